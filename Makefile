@@ -1,0 +1,46 @@
+# What a developer does here. Everything happens in .venv, which `setup` makes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+EXAMPLE := examples/word_count
+OUT := build/demo
+
+.PHONY: setup demo test lint protos bench clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; name it with: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+## Word count over the King James text on 3 workers: where keys live, and the top words.
+demo: setup
+	@rm -rf $(OUT) && mkdir -p $(OUT)
+	$(BIN)/wallaroo run --workers 3 --dir $(OUT)/dir $(EXAMPLE)/word_count.py --out $(OUT)/counts.txt
+	$(BIN)/python $(EXAMPLE)/top.py $(OUT)/counts.txt
+
+## All checks and tests.
+test: setup lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+## The Python of the wire, from protos/.
+protos: setup
+	$(BIN)/python protos/generate.py
+
+## Throughput, latency and memory beside the bare Python loop, and bytewax where it can be had.
+bench: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]' || \
+		$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt numpy psutil
+	$(BIN)/python benchmarks/bench.py
+
+clean:
+	rm -rf build .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What a user writes: steps, pipelines, applications. Values only; nothing here runs."""

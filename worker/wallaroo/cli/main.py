@@ -1,0 +1,199 @@
+"""The command line: `wallaroo`.
+
+Options before APP are Wallaroo's, everything after it is the application's.
+"""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import structlog
+from rich.console import Console
+
+from wallaroo import logs
+from wallaroo.cli import show
+from wallaroo.errors import InputError, WallarooParameterError
+from wallaroo.runtime.application import Program, load
+from wallaroo.runtime.client import Client, Unreachable
+from wallaroo.runtime.directory import Directory, default_directory
+from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
+from wallaroo.runtime.worker import die_with_parent, run_worker
+
+#: What can't start exits with 2, what stops by a failure with 1, what is killed with 130.
+_CANNOT_START, _FAILED, _KILLED = 2, 1, 130
+
+_PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wallaroo-on-kubernetes")
+def cli() -> None:
+    """Stateful stream processing in plain Python."""
+
+
+_dir_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the application keeps state and logs.  [default: .wallaroo/NAME]",
+)
+
+
+@cli.command(context_settings=_PASS_THROUGH)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1, max=1000),
+    default=1,
+    show_default=True,
+    help="How many worker processes share the keys.",
+)
+@_dir_option
+@click.argument("app", metavar="APP.py")
+@click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
+def run(workers: int, directory: Path | None, app: str, arguments: tuple[str, ...]) -> None:
+    """Run an application on this machine until its sources end.
+
+    SIGINT or SIGTERM lets everything that was read reach the sinks, and ends; a second one ends
+    at once.
+    """
+    program = _load(app, arguments)
+    at = Directory((directory or default_directory(program.name)).absolute())
+    console = Console(stderr=True)
+    view = show.Live(console, workers) if console.is_terminal else show.Log(workers)
+    with view:
+        try:
+            status = Runner(program, workers, at).run(view.update)
+        except InputError as error:
+            view.close()
+            _refuse(str(error))
+        except Stopped as error:
+            view.close()
+            show.failure(console, error.failure, error.log)
+            sys.exit(_FAILED)
+        except WorkerEnded as error:
+            view.close()
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(_FAILED)
+        except Interrupted:
+            view.close()
+            click.echo("Killed: what was in flight is lost.", err=True)
+            sys.exit(_KILLED)
+        view.ended(status)
+
+
+@cli.command(context_settings=_PASS_THROUGH)
+@click.option("--worker", type=click.IntRange(min=0), required=True, help="This worker's ordinal.")
+@click.option("--workers", type=click.IntRange(min=1), required=True, help="How many there are.")
+@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True)
+@click.option("--sockets", type=click.Path(path_type=Path), required=True)
+@click.argument("app", metavar="APP.py")
+@click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("--parent", type=int, hidden=True)
+def worker(
+    worker: int,
+    workers: int,
+    directory: Path,
+    sockets: Path,
+    app: str,
+    arguments: tuple[str, ...],
+    parent: int | None,
+) -> None:
+    """Run one worker process; `wallaroo run` starts as many as it needs."""
+    if parent is not None:
+        die_with_parent(parent)
+    logs.configure()
+    sys.exit(run_worker(_load(app, arguments), worker, workers, Directory(directory), sockets))
+
+
+@cli.command()
+@_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(directory: Path | None, as_json: bool) -> None:
+    """Show members, assignment, epoch, and each worker's keys and events."""
+    at = _find(directory)
+    address = at.coordinator()
+    if address is None:
+        _show_outcome(at, as_json)
+        return
+    with Client(address) as client:
+        try:
+            found = client.status()
+        except Unreachable as error:
+            _refuse(f"the run in {at.path} does not answer ({error}); it may be starting or ending")
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        show.status(Console(), found)
+
+
+def _show_outcome(at: Directory, as_json: bool) -> None:
+    outcome = at.outcome()
+    if outcome is None:
+        _refuse(f"no run lives in {at.path}, and none has ended there in an orderly way")
+    if as_json:
+        click.echo(json.dumps({**(outcome.get("status") or {}), **_outcome_json(outcome)}))
+    else:
+        show.outcome(Console(), outcome)
+
+
+def _outcome_json(outcome: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "application": outcome["application"],
+        "phase": outcome["ended"],
+        "error": outcome["error"],
+    }
+
+
+@cli.command()
+@_dir_option
+def stop(directory: Path | None) -> None:
+    """Let everything that was read reach the sinks, then end all workers."""
+    at = _find(directory)
+    address = at.coordinator()
+    if address is None:
+        _refuse(f"no run lives in {at.path}")
+    with Client(address) as client:
+        try:
+            client.stop()
+        except Unreachable as error:
+            _refuse(f"the run in {at.path} does not answer ({error})")
+        while at.locked:
+            time.sleep(0.05)
+
+
+def _load(app: str, arguments: tuple[str, ...]) -> Program:
+    try:
+        return load(app, arguments)
+    except (InputError, WallarooParameterError) as error:
+        _refuse(str(error) or f"{app}: application_setup raised {type(error).__name__}")
+
+
+def _find(directory: Path | None) -> Directory:
+    """The directory that is meant: the one there is in .wallaroo, if none is named."""
+    if directory is None:
+        found = [path.parent for path in Path(".wallaroo").glob("*/application.json")]
+        if len(found) != 1:
+            _refuse(
+                "name the application's directory with --dir: "
+                + (", ".join(sorted(map(str, found))) or "there is none in .wallaroo")
+            )
+        directory = found[0]
+    if not directory.is_dir():
+        _refuse(f"there is no directory {directory}")
+    return Directory(directory.absolute())
+
+
+def _refuse(message: str) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(_CANNOT_START)
+
+
+def main() -> None:
+    """The program `wallaroo`."""
+    logging.captureWarnings(True)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    cli()

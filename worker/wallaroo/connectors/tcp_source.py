@@ -1,0 +1,281 @@
+"""A TCP source: listens, and cuts what its clients send into frames.
+
+Locally worker 0 listens for all. Each connection has a bounded buffer; a full one is not read,
+so the client's own writes wait. Plain TCP cannot be read again: what a connection had sent and
+the application had not read is lost if the application crashes.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from typing import Any, TypeVar, cast, overload
+
+import structlog
+
+from wallaroo.api.connectors import Services, SourceConfig, SourceReader
+from wallaroo.api.steps import Decoder
+from wallaroo.errors import InputError, WallarooParameterError
+
+T = TypeVar("T")
+
+#: The largest payload, in bytes, unless the user says otherwise.
+_MAX_SIZE = 1 << 24
+#: Bytes that one connection may have unread.
+_ROOM = 1 << 18
+#: When the application stops: seconds of quiet after which a connection is closed, and the
+#: longest that a busy one is still served.
+_QUIET, _DRAIN = 0.2, 5.0
+
+_log = structlog.get_logger("wallaroo.tcp_source")
+
+
+def check_port(port: str | int, what: str) -> int:
+    """`port` as an int. Raises `WallarooParameterError` if it is none."""
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number <= 65535:
+        raise WallarooParameterError(f"{what}: {port!r} is not a port")
+    return number
+
+
+class TCPSourceConfig(SourceConfig[T]):
+    """Listens on `host`:`port` for any number of clients that send frames.
+
+    >>> import wallaroo
+    >>> @wallaroo.decoder(header_length=4, length_fmt=">I")
+    ... def decode(payload: bytes) -> str:
+    ...     return payload.decode("utf-8")
+    >>> lines = wallaroo.source(
+    ...     "lines", wallaroo.TCPSourceConfig("lines", "127.0.0.1", "7010", decode)
+    ... )
+
+    max_size: the largest payload, in bytes; a client that announces more is cut off, and the
+        application goes on.
+    max_received_count: the most frames that one client hands over at a time.
+    valid, parallelism: accepted for Wallaroo 0.6.1's sake; any number of clients is served.
+
+    `TCPSourceConfig(host, port, decoder)`, without a name, is Wallaroo 0.6.1's form.
+    Raises `WallarooParameterError` if an argument is not what it should be.
+    """
+
+    listens = True
+
+    @overload
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: str | int,
+        decoder: Decoder[T],
+        valid: bool = True,
+        parallelism: int = 10,
+        max_size: int = _MAX_SIZE,
+        max_received_count: int = 1000,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self, host: str, port: str | int, decoder: Decoder[T], parallelism: int = 10, /
+    ) -> None: ...
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if len(args) >= 3 and isinstance(args[2], Decoder):
+            host, port, decoder, *_ = args
+            self._set(f"{host}:{port}", host, port, decoder, **kwargs)
+        else:
+            self._set(*args, **kwargs)
+
+    def _set(
+        self,
+        name: str,
+        host: str,
+        port: str | int,
+        decoder: Decoder[T],
+        valid: bool = True,
+        parallelism: int = 10,
+        max_size: int = _MAX_SIZE,
+        max_received_count: int = 1000,
+    ) -> None:
+        what = f"TCPSourceConfig '{name}'"
+        if not isinstance(host, str):
+            raise WallarooParameterError(f"{what}: {host!r} is not a host")
+        if not isinstance(decoder, Decoder):
+            raise WallarooParameterError(
+                f"{what}: decoder must be decorated with @wallaroo.decoder, not {decoder!r}"
+            )
+        for option, number in (("max_size", max_size), ("max_received_count", max_received_count)):
+            if not isinstance(number, int) or number < 1:
+                raise WallarooParameterError(f"{what}: {option} must be at least 1, not {number!r}")
+        self.name = name
+        self.host = host
+        self.port = check_port(port, what)
+        self.decoder = decoder
+        self.max_size = max_size
+        self.max_received_count = max_received_count
+
+    def partitions(self) -> list[str]:
+        return [self.name]
+
+    def open(self, partition: str, services: Services) -> SourceReader:
+        try:
+            family, _, _, _, address = socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listener = socket.create_server(
+                cast("tuple[str, int]", address[:2]), family=family, backlog=1024
+            )
+        except OSError as error:
+            raise InputError(
+                f"source '{self.name}': can't listen on {self.host}:{self.port}: {error.strerror}"
+            ) from None
+        reader = _Reader(self, services)
+        services.spawn(reader.serve(listener))
+        return reader
+
+
+class _Reader(SourceReader):
+    def __init__(self, config: TCPSourceConfig[Any], services: Services) -> None:
+        self.config = config
+        self.decoder = config.decoder
+        self.services = services
+        self.ready: deque[_Connection] = deque()
+        self.connections: set[_Connection] = set()
+        self._stopping = asyncio.Event()
+        self._stopped = False
+
+    async def serve(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Connection(self), sock=listener)
+        try:
+            await self._stopping.wait()
+            server.close()
+            deadline = loop.time() + _DRAIN
+            while self.connections and loop.time() < deadline:
+                await asyncio.sleep(_QUIET / 4)
+                for connection in list(self.connections):
+                    if connection.quiet_since < loop.time() - _QUIET:
+                        connection.close()
+        finally:
+            server.close()
+            for connection in list(self.connections):
+                connection.close()
+            self._stopped = True
+            self.services.wake()
+
+    def read(self, limit: int) -> list[Any]:
+        frames: list[bytes] = []
+        while self.ready and len(frames) < limit:
+            connection = self.ready.popleft()
+            frames += connection.take(min(limit - len(frames), self.config.max_received_count))
+        self.ended = self._stopped and not self.ready
+        return frames
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+
+class _Connection(asyncio.Protocol):
+    """One client. It is in the reader's `ready` while it may have whole frames."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+        self._header = reader.config.decoder.header
+        self._data = bytearray()
+        self._room = max(_ROOM, reader.config.max_size + self._header.size)
+        self._paused = False
+        self._transport: asyncio.Transport | None = None
+        self._peer = ""
+        self._is_ready = False
+        self.quiet_since = asyncio.get_running_loop().time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._peer = "{}:{}".format(*transport.get_extra_info("peername")[:2])
+        self._reader.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.quiet_since = asyncio.get_running_loop().time()
+        self._data += data
+        if len(self._data) >= self._room and self._transport:
+            self._paused = True
+            self._transport.pause_reading()
+        self._ready()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._reader.connections.discard(self)
+        self._ready()
+        self._check_rest()
+
+    def close(self) -> None:
+        """Read no more of it; what it has sent is still taken."""
+        if self._transport:
+            self._transport.abort()
+            self._reader.connections.discard(self)
+
+    def _ready(self) -> None:
+        if not self._is_ready and self._whole_frame():
+            self._is_ready = True
+            self._reader.ready.append(self)
+            self._reader.services.wake()
+
+    def _length(self, at: int) -> int:
+        """Of the payload whose header is at `at`; -1 if it can't be accepted."""
+        (length,) = self._header.unpack_from(self._data, at)
+        if 0 <= length <= self._reader.config.max_size:
+            return int(length)
+        _log.warning(
+            "refused a frame and closed its connection",
+            source=self._reader.config.name,
+            client=self._peer,
+            length=length,
+            max_size=self._reader.config.max_size,
+        )
+        self._data.clear()
+        self.close()
+        return -1
+
+    def _whole_frame(self) -> bool:
+        size = self._header.size
+        if len(self._data) < size:
+            return False
+        length = self._length(0)
+        return length >= 0 and len(self._data) >= size + length
+
+    def take(self, limit: int) -> list[bytes]:
+        """At most `limit` whole frames' payloads."""
+        self._is_ready = False
+        frames: list[bytes] = []
+        size = self._header.size
+        data = self._data
+        view = memoryview(data)
+        at = 0
+        try:
+            end = len(data)
+            while len(frames) < limit and at + size <= end:
+                (length,) = self._header.unpack_from(view, at)
+                if not 0 <= length <= self._reader.config.max_size or at + size + length > end:
+                    break
+                frames.append(bytes(view[at + size : at + size + length]))
+                at += size + length
+        finally:
+            view.release()
+        del data[:at]
+        self._ready()
+        if self._paused and self._transport and len(data) < self._room:
+            self._paused = False
+            self._transport.resume_reading()
+        self._check_rest()
+        return frames
+
+    def _check_rest(self) -> None:
+        if self._transport is None and self._data and not self._is_ready:
+            _log.warning(
+                "a connection closed inside a frame, which is dropped",
+                source=self._reader.config.name,
+                client=self._peer,
+                bytes=len(self._data),
+            )
+            self._data.clear()

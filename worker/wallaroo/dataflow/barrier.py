@@ -1,0 +1,14 @@
+"""Barriers: what ends an epoch on every stream."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """All before it belongs to `epoch` or an earlier one, all after it to a later one.
+
+    final: nothing follows it until the application runs again.
+    """
+
+    epoch: int
+    final: bool = False

@@ -1,0 +1,476 @@
+"""One worker's dataflow: its stages, their inputs, and the turn-taking between them.
+
+`step` runs one small piece of work; whoever calls it decides when, so that the same engine runs
+under an event loop and in a test. Inputs take turns, one batch each. A stage whose outputs have
+no room does not read, so a slow sink slows its sources and nothing else. A stage that has a
+barrier from one input reads no more of it until it has the barrier from all; then it puts the
+barrier on all its outputs in one go.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from wallaroo.api.connectors import SinkWriter, SourceReader
+from wallaroo.api.steps import Decoder
+from wallaroo.dataflow.barrier import Barrier
+from wallaroo.dataflow.codegen import Batch, Line, generate
+from wallaroo.dataflow.exchange import Inbox, Outbox
+from wallaroo.dataflow.failures import explain
+from wallaroo.dataflow.graph import Edge, Graph, Stage
+from wallaroo.errors import DataflowError, Failure, shorten
+from wallaroo.partitioning import Assignment, hash_key, normalize_key
+from wallaroo.state.codec import Codec, CodecError
+from wallaroo.state.live import Live
+
+#: Most events of one batch.
+BATCH = 1024
+#: How long a batch should take, in seconds: control messages are never further away.
+SLICE = 0.002
+
+_WRITABLE = frozenset((bytes, str))
+
+
+@dataclass
+class Counters:
+    """Events since the start.
+
+    read: from sources; received: from other workers; written: what encoders gave to sinks.
+    """
+
+    read: int = 0
+    received: int = 0
+    written: int = 0
+
+
+class _SourceInput:
+    """A stage's source on this worker: the partitions that it reads here, one after the other."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.readers: deque[SourceReader] = deque()
+        #: A barrier to put behind what is read.
+        self.pending: Barrier | None = None
+        self.stopping = False
+        #: Turns what was read last into events.
+        self.decoder: Decoder[Any] | None = None
+
+    def read(self, limit: int) -> list[Any]:
+        while self.readers:
+            self.decoder = self.readers[0].decoder
+            events = self.readers[0].read(limit)
+            if self.readers[0].ended:
+                self.readers.popleft()
+            elif not events:
+                break
+            if events:
+                return events
+        return []
+
+    def take_barrier(self) -> Barrier | None:
+        """The barrier, if it is its turn: a final one waits until the readers have stopped."""
+        barrier = self.pending
+        if barrier is None:
+            return None
+        if barrier.final and not self.stopping:
+            self.stopping = True
+            for reader in self.readers:
+                reader.stop()
+        if barrier.final and self.readers:
+            return None
+        self.pending = None
+        return barrier
+
+
+@dataclass(eq=False)
+class _Task:
+    """A stage on this worker."""
+
+    stage: Stage
+    source: _SourceInput | None
+    inboxes: list[Inbox]
+    #: By edge: where its events go. One outbox for each other worker; the inbox of the next
+    #: stage of this worker.
+    outboxes: list[Outbox]
+    locals: list[Inbox]
+    sinks: list["_Sink"]
+    limit: int = BATCH
+    passed: int = 0
+    batches: dict[tuple[int, frozenset[int], frozenset[int]], Batch] = field(default_factory=dict)
+    #: Stages that batches of this one may run inlined, itself first.
+    reach: list["_Task"] = field(default_factory=list)
+
+    @property
+    def has_room(self) -> bool:
+        return all(outbox.has_room for outbox in self.outboxes) and all(
+            sink.writer.has_room for sink in self.sinks
+        )
+
+
+@dataclass(eq=False)
+class _Sink:
+    writer: SinkWriter
+    values: list[Any] = field(default_factory=list)
+    finished: bool = False
+
+
+class Engine:
+    """The dataflow of worker `worker`.
+
+    sinks: an open writer for each sink of the graph, in order.
+    wake: called with an outbox that has something to send.
+    passed: called with a barrier once all stages have passed it; with a final one, once all
+    sinks have let go of everything.
+    clock: seconds, for keeping batches short.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        worker: int,
+        assignment: Assignment,
+        codec: Codec,
+        sinks: list[SinkWriter],
+        wake: Callable[[Outbox], None],
+        passed: Callable[[Barrier], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.graph = graph
+        self.worker = worker
+        self.assignment = assignment
+        self.counters = Counters()
+        self._codec = codec
+        self._passed = passed
+        self._clock = clock
+        self._turn = 0
+        self._live: dict[str, Live] = {}
+        self._bytes_keys: set[int] = set()
+        self._odd_keys: dict[int, Callable[[object], str | bytes]] = {}
+        self._lines: dict[str, dict[int, Line]] = {}
+        self._sinks = [_Sink(writer) for writer in sinks]
+        others = [w for w in assignment.workers if w != worker]
+        self.outboxes: dict[tuple[int, int], Outbox] = {}
+        self.inboxes: dict[tuple[int, int], Inbox] = {}
+        for edge in graph.edges:
+            self.inboxes[edge.index, worker] = Inbox(edge, worker, local=True)
+            for other in others if edge.routed else []:
+                self.outboxes[edge.index, other] = self._outbox(edge, other, wake)
+                self.inboxes[edge.index, other] = Inbox(edge, other, local=False)
+        self._tables: dict[tuple[int, bool], list[Callable[[Any], None] | None]] = {}
+        self._tasks = [self._task(stage) for stage in graph.stages]
+        for task in self._tasks:
+            task.reach = self._reach(task)
+        self._inputs: list[tuple[_Task, Inbox | None]] = []
+        for task in self._tasks:
+            if task.source:
+                self._inputs.append((task, None))
+            self._inputs.extend((task, inbox) for inbox in task.inboxes)
+
+    # What the engine is made of
+
+    def _outbox(self, edge: Edge, other: int, wake: Callable[[Outbox], None]) -> Outbox:
+        outbox = Outbox(edge, other, self._codec, lambda: wake(outbox))
+        return outbox
+
+    def _task(self, stage: Stage) -> _Task:
+        return _Task(
+            stage,
+            _SourceInput(stage.source.name) if stage.source else None,
+            [
+                inbox
+                for (index, _), inbox in self.inboxes.items()
+                if self.graph.edges[index].receiver == stage.index
+            ],
+            [
+                outbox
+                for (index, _), outbox in self.outboxes.items()
+                if self.graph.edges[index].sender == stage.index
+            ],
+            [self.inboxes[edge.index, self.worker] for edge in stage.edges],
+            [self._sinks[index] for index in stage.sinks],
+        )
+
+    def _reach(self, task: _Task) -> list[_Task]:
+        reach = [task]
+        for each in reach:
+            for edge in each.stage.edges:
+                receiver = self._tasks[edge.receiver]
+                if edge.routed and receiver not in reach:
+                    reach.append(receiver)
+        return reach
+
+    # The environment of generated code
+
+    def live(self, place: str) -> Live:
+        """The state at a place of the pipeline."""
+        if place not in self._live:
+            step = next(
+                operation.step
+                for stage in self.graph.stages
+                for operation in stage.operations
+                if operation.place == place
+            )
+            self._live[place] = Live(step.state, None if self.alone() else self._owns)  # type: ignore[union-attr]
+        return self._live[place]
+
+    def _owns(self, point: int) -> bool:
+        return self.assignment.owner(point) == self.worker
+
+    def alone(self) -> bool:
+        """Whether this worker owns the whole hash interval."""
+        return self.assignment.workers == (self.worker,)
+
+    def str_keys(self, edge: Edge) -> bool:
+        """Whether to expect keys of an exchange to be str, else bytes."""
+        return edge.index not in self._bytes_keys
+
+    def odd_key(self, edge: Edge) -> Callable[[object], str | bytes]:
+        """Makes a key that is not as expected a proper one, and notes what it is."""
+
+        def odd(key: object) -> str | bytes:
+            (self._bytes_keys.add if isinstance(key, bytes) else self._bytes_keys.discard)(
+                edge.index
+            )
+            return normalize_key(key)
+
+        return self._odd_keys.setdefault(edge.index, odd)
+
+    def slot_shift(self) -> int:
+        """How far to shift a point to get its slot."""
+        return self.assignment.slot_shift
+
+    def forward(self, edge: Edge) -> Callable[[Any], None]:
+        """Takes an event for the next stage of this worker."""
+        return self.inboxes[edge.index, self.worker].values.append
+
+    def sink(self, index: int) -> Callable[[Any], None]:
+        """Takes what the encoder gave for a sink."""
+        return self._sinks[index].values.append
+
+    def table(self, edge: Edge, *, inline: bool) -> list[Callable[[Any], None] | None]:
+        """By slot: takes an event for the slot's owner; None for this worker with `inline`."""
+        table = self._tables.get((edge.index, inline))
+        if table is None:
+            local = None if inline else self.forward(edge)
+            take = {
+                worker: local
+                if worker == self.worker
+                else self.outboxes[edge.index, worker].values.append
+                for worker in self.assignment.workers
+            }
+            boundary = self._boundary(edge, inline=inline)
+            table = self._tables[edge.index, inline] = [
+                boundary if owner is None else take[owner] for owner in self.assignment.slots
+            ]
+        return table
+
+    def _boundary(self, edge: Edge, *, inline: bool) -> Callable[[Any], None]:
+        """Takes an event of a slot in which a piece ends: looks closer."""
+        receiver = self._tasks[edge.receiver]
+        extractor = edge.extractor
+
+        def take(value: Any) -> None:
+            key = "" if extractor is None else normalize_key(extractor.function(value))
+            owner = self.assignment.owner(hash_key(key))
+            if owner != self.worker:
+                self.outboxes[edge.index, owner].values.append(value)
+            elif inline:
+                # In turn with the events around it, which are inlined too.
+                self._batch(receiver, edge).run([value])
+            else:
+                self.forward(edge)(value)
+
+        return take
+
+    # What the runtime calls
+
+    def read_from(self, source: str, reader: SourceReader) -> None:
+        """Read a partition of a source on this worker."""
+        for task in self._tasks:
+            if task.source and task.source.name == source:
+                task.source.readers.append(reader)
+                return
+        raise KeyError(source)
+
+    def inject(self, barrier: Barrier) -> None:
+        """Put a barrier behind what the sources have given so far."""
+        for task in self._tasks:
+            if task.source:
+                task.source.pending = barrier
+
+    @property
+    def sources_ended(self) -> bool:
+        """Whether all that is to be read here has been."""
+        return not any(task.source.readers for task in self._tasks if task.source)
+
+    @property
+    def keys(self) -> int:
+        """How many state objects there are."""
+        return sum(map(len, self._live.values()))
+
+    def state(self, place: str) -> dict[Any, Any]:
+        """The state objects at a place, by key."""
+        return self.live(place)
+
+    def step(self) -> bool:
+        """Run one batch of one input, or let it pass a barrier; False if nothing can run.
+
+        Raises `DataflowError`.
+        """
+        count = len(self._inputs)
+        for offset in range(count):
+            turn = (self._turn + offset) % count
+            task, inbox = self._inputs[turn]
+            ran = self._read_source(task) if inbox is None else self._read_inbox(task, inbox)
+            if ran:
+                self._turn = turn + 1
+                return True
+        return False
+
+    # Turns
+
+    def _read_source(self, task: _Task) -> bool:
+        source = task.source
+        assert source is not None
+        barrier = source.take_barrier()
+        if barrier:
+            self._pass(task, barrier)
+            return True
+        if not source.readers or not self._has_room(task):
+            return False
+        events = source.read(task.limit)
+        if not events:
+            return bool(source.pending) and not source.readers
+        self.counters.read += len(events)
+        self._run(task, source.decoder, events)
+        return True
+
+    def _read_inbox(self, task: _Task, inbox: Inbox) -> bool:
+        if inbox.barrier or inbox.empty:
+            return False
+        if inbox.peek_barrier():
+            barrier = inbox.barrier = inbox.take_barrier()
+            if all(each.barrier for each in task.inboxes):
+                for each in task.inboxes:
+                    each.barrier = None
+                self._pass(task, barrier)
+            return True
+        if not self._has_room(task):
+            return False
+        try:
+            events = inbox.take_events(self._codec, task.limit)
+        except CodecError as error:
+            raise DataflowError(
+                Failure(f"events from worker {inbox.sender} for {task.stage.name}: {error}")
+            ) from error
+        if not inbox.local:
+            self.counters.received += len(events)
+        self._run(task, inbox.edge, events)
+        return True
+
+    def _has_room(self, task: _Task) -> bool:
+        return all(each.has_room for each in task.reach) and all(
+            inbox.has_room for each in task.reach for inbox in each.locals
+        )
+
+    def _pass(self, task: _Task, barrier: Barrier) -> None:
+        """The stage is aligned: put the barrier on all its outputs in one go."""
+        for inbox in task.locals:
+            inbox.add_barrier(barrier)
+        for outbox in task.outboxes:
+            self._encoding(outbox, lambda outbox=outbox: outbox.add_barrier(barrier))  # type: ignore[misc]
+        task.passed = barrier.epoch
+        if any(each.passed != barrier.epoch for each in self._tasks):
+            return
+        if not barrier.final:
+            self._passed(barrier)
+            return
+        for sink in self._sinks:
+            sink.writer.finish(lambda sink=sink: self._sink_finished(sink, barrier))  # type: ignore[misc]
+        if not self._sinks:
+            self._passed(barrier)
+
+    def _sink_finished(self, sink: _Sink, barrier: Barrier) -> None:
+        sink.finished = True
+        if all(each.finished for each in self._sinks):
+            self._passed(barrier)
+
+    # Batches
+
+    def _batch(self, task: _Task, entry: Edge | Decoder[Any] | None) -> Batch:
+        """The function for what comes in by an edge, or from the source with its decoder."""
+        inline = frozenset(
+            inbox.edge.index
+            for each in task.reach
+            for inbox in each.locals
+            if inbox.edge.routed and inbox.empty and not inbox.barrier
+        )
+        key = (id(entry), inline, frozenset(self._bytes_keys))
+        batch = task.batches.get(key)
+        if batch is None:
+            batch = task.batches[key] = generate(self.graph, task.stage, entry, self, inline)
+            self._lines[batch.file] = batch.lines
+        return batch
+
+    def _run(self, task: _Task, entry: Edge | Decoder[Any] | None, events: list[Any]) -> None:
+        began = self._clock()
+        batch = self._batch(task, entry)
+        try:
+            batch.run(events)
+        except (Exception, SystemExit) as error:
+            raise explain(error, self._lines) from error
+        for each in task.reach:
+            for inbox in each.locals:
+                inbox.settle()
+            for outbox in each.outboxes:
+                if outbox.values:
+                    self._encoding(outbox, outbox.settle)
+            for sink in each.sinks:
+                if sink.values:
+                    self._write(sink)
+        took = self._clock() - began
+        if took > SLICE:
+            task.limit = max(1, min(task.limit, len(events)) // 2)
+        elif took < SLICE / 4 and task.limit < BATCH:
+            task.limit *= 2
+
+    def _write(self, sink: _Sink) -> None:
+        encoder = self.graph.sinks[self._sinks.index(sink)].encoder
+        if encoder is not None and not _WRITABLE.issuperset(map(type, sink.values)):
+            value = next(value for value in sink.values if type(value) not in _WRITABLE)
+            raise DataflowError(
+                Failure(
+                    f"{encoder.title} returned {shorten(value)}: an encoder returns bytes, str "
+                    "or None",
+                    step=encoder.title,
+                )
+            )
+        self.counters.written += len(sink.values)
+        sink.writer.write(sink.values)
+        sink.values.clear()
+
+    def _encoding(self, outbox: Outbox, encode: Callable[[], None]) -> None:
+        try:
+            encode()
+        except CodecError as error:
+            raise self.unencodable(outbox, error) from error
+
+    def unencodable(self, outbox: Outbox, error: CodecError) -> DataflowError:
+        """The failure that an outbox's `CodecError` stands for."""
+        stage = self.graph.stages[outbox.edge.sender]
+        step = stage.operations[-1].step.title if stage.operations else f"source '{stage.name}'"
+        event = ""
+        for value in outbox.values:
+            try:
+                self._codec.encode_block([value])
+            except CodecError:
+                event = shorten(value)
+                break
+        return DataflowError(
+            Failure(
+                f"{step} made an event that can't be sent to worker {outbox.receiver}: {error}",
+                step=step,
+                event=event,
+            )
+        )

@@ -1,0 +1,1 @@
+"""Processes: the worker, its streams to others, the coordinator's service, the local runner."""

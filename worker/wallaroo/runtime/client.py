@@ -1,0 +1,47 @@
+"""Talking to the coordinator of a live run, from another process."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from wallaroo.runtime.messages import status_dict
+from wallaroo.v1 import control_pb2 as pb
+from wallaroo.v1 import control_pb2_grpc
+
+
+class Unreachable(Exception):
+    """The coordinator does not answer; the message says why."""
+
+
+class Client:
+    """A connection to the coordinator at `address`."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address)
+        self._stub = control_pb2_grpc.CoordinatorStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._channel.close()
+
+    def status(self, timeout: float = 2.0) -> dict[str, Any]:
+        """What `wallaroo status --json` prints. Raises `Unreachable`."""
+        try:
+            return status_dict(self._stub.Status(pb.StatusRequest(), timeout=timeout))
+        except grpc.RpcError as error:
+            raise Unreachable(error.details()) from error
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Ask for a final barrier, after which all workers end. Raises `Unreachable`."""
+        try:
+            self._stub.Stop(pb.StopRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            raise Unreachable(error.details()) from error

@@ -1,0 +1,198 @@
+"""An application's directory, and the private one for its sockets.
+
+DIR/application.json    which application it belongs to
+DIR/lock                held while a run lives, by its runner and all its workers
+DIR/control.json        where the coordinator of the live run listens
+DIR/failure-N.json      why worker N stopped
+DIR/status.json         what worker 0 knew of the application when it ended
+DIR/outcome.json        how the last run ended
+DIR/logs/worker-N.log   what worker N said
+
+Sockets lie elsewhere, in a new directory of mode 0700: the path of a Unix socket is at most 107
+bytes long, and DIR may be anywhere.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from wallaroo.errors import Failure, InputError
+
+#: Seconds to wait for the workers of a run whose runner was killed.
+_PATIENCE = 5.0
+
+
+def default_directory(application: str) -> Path:
+    """`.wallaroo/NAME` in the current directory; NAME is the application's, fit for a file.
+
+    >>> default_directory("Word Count!")
+    PosixPath('.wallaroo/Word-Count')
+    """
+    name = re.sub(r"[^\w.-]+", "-", application).strip("-.") or "application"
+    return Path(".wallaroo") / name
+
+
+class Directory:
+    """The directory at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.logs = path / "logs"
+
+    def claim(self, application: str) -> int:
+        """Make it this application's and lock it; returns the lock, to be passed to workers.
+
+        Raises `InputError` if it is another application's, in use, or can't be written.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock(lock)
+            owner = self._read("application.json")
+            if owner is None and any(entry.name != "lock" for entry in self.path.iterdir()):
+                raise InputError(
+                    f"{self.path} is not empty and belongs to no application of Wallaroo's; "
+                    "choose another --dir"
+                )
+            if owner is not None and owner.get("application") != application:
+                raise InputError(
+                    f"{self.path} belongs to the application {owner.get('application')!r}, not to "
+                    f"{application!r}; choose another --dir, or delete it"
+                )
+            self._write("application.json", {"application": application, "format": 1})
+            self.logs.mkdir(exist_ok=True)
+            for stale in [*self.path.glob("failure-*.json"), *self.logs.glob("worker-*.log")]:
+                stale.unlink()
+            for name in ("control.json", "status.json", "outcome.json"):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"can't use {self.path}: {error.strerror}") from None
+        return lock
+
+    def _lock(self, lock: int) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                control = self._read("control.json") or {}
+                pid = control.get("pid")
+                # After kill -9 of a runner its workers end by themselves, a moment later.
+                if time.monotonic() > deadline or (isinstance(pid, int) and _alive(pid)):
+                    who = f" (process {pid})" if pid else ""
+                    raise InputError(
+                        f"{self.path} is in use by a live run{who}; stop it with "
+                        f"'wallaroo stop --dir {self.path}', or choose another --dir"
+                    ) from None
+                time.sleep(0.05)
+
+    @property
+    def locked(self) -> bool:
+        """Whether a run lives."""
+        try:
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(lock)
+
+    def log(self, worker: int) -> Path:
+        return self.logs / f"worker-{worker}.log"
+
+    def write_control(self, address: str) -> None:
+        self._write("control.json", {"pid": os.getpid(), "coordinator": address})
+
+    def coordinator(self) -> str | None:
+        """Where the coordinator of the live run listens; None if no run lives."""
+        control = self._read("control.json")
+        return str(control["coordinator"]) if control and self.locked else None
+
+    def write_failure(self, worker: int, failure: Failure) -> None:
+        self._write(f"failure-{worker}.json", asdict(failure))
+
+    def failure(self, worker: int) -> Failure | None:
+        """Why a worker stopped, if it said so."""
+        found = self._read(f"failure-{worker}.json")
+        return Failure(**found) if found else None
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        self._write("status.json", status)
+
+    def status(self) -> dict[str, Any] | None:
+        """What worker 0 knew when it ended."""
+        return self._read("status.json")
+
+    def write_outcome(self, outcome: dict[str, Any]) -> None:
+        self._write("outcome.json", outcome)
+        (self.path / "control.json").unlink(missing_ok=True)
+
+    def outcome(self) -> dict[str, Any] | None:
+        """How the last run ended."""
+        return self._read("outcome.json")
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary.write_text(json.dumps(value, indent=1))
+        temporary.replace(self.path / name)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        try:
+            found = json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"can't read {self.path / name}: {error}") from None
+        if not isinstance(found, dict):
+            raise InputError(f"can't read {self.path / name}: it is not what Wallaroo writes")
+        return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class Sockets:
+    """A private directory for the sockets of one run."""
+
+    def __init__(self) -> None:
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        if len(base) > 60 or not os.access(base, os.W_OK):
+            base = "/tmp"  # noqa: S108  mkdtemp makes a private directory in it
+        self.path = Path(tempfile.mkdtemp(prefix="wallaroo-", dir=base))
+
+    @property
+    def coordinator(self) -> str:
+        return coordinator_address(self.path)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def coordinator_address(sockets: Path) -> str:
+    """Where worker 0's coordinator listens."""
+    return f"unix:{sockets / 'coordinator'}"
+
+
+def worker_address(sockets: Path, worker: int) -> str:
+    """Where a worker's exchanges listen."""
+    return f"unix:{sockets / f'worker-{worker}'}"

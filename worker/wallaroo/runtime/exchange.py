@@ -1,0 +1,188 @@
+"""Exchanges over gRPC: a stream from each outbox to the inbox at its other end.
+
+Each stream has a connection of its own, so that one that is not read holds up no other.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+import grpc.aio
+
+from wallaroo.dataflow.barrier import Barrier
+from wallaroo.dataflow.exchange import Inbox, Outbox
+from wallaroo.v1 import exchange_pb2 as pb
+from wallaroo.v1 import exchange_pb2_grpc
+
+#: The largest frame, in bytes: one block, so the events that one batch made of one event.
+LARGEST = 1 << 30
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", LARGEST),
+    ("grpc.max_send_message_length", LARGEST),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class Lost(Exception):
+    """The stream from or to a worker has broken."""
+
+    def __init__(self, worker: int, why: str) -> None:
+        super().__init__(f"lost worker {worker}: {why}")
+        self.worker = worker
+
+
+class Sender:
+    """Carries an outbox's frames to the worker at `address`."""
+
+    def __init__(
+        self, outbox: Outbox, sender: int, generation: int, address: str, room: Callable[[], None]
+    ) -> None:
+        self._outbox = outbox
+        self._more = asyncio.Event()
+        self._room = room
+        self._open = pb.Open(
+            generation=generation,
+            exchange=outbox.edge.index,
+            sender=sender,
+            receiver=outbox.receiver,
+        )
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._call = exchange_pb2_grpc.ExchangeStub(self._channel).Send(wait_for_ready=True)
+
+    def wake(self) -> None:
+        """There is something to send."""
+        self._more.set()
+
+    async def connect(self) -> None:
+        """Return when the receiver has accepted the stream. Raises `Lost`."""
+        try:
+            await self._call.write(pb.Frame(open=self._open))
+            await self._call.wait_for_connection()
+        except grpc.RpcError as error:
+            raise self._lost(error) from error
+
+    async def run(self) -> None:
+        """Send until a final barrier has been read. Raises `Lost`, and `CodecError`."""
+        outbox = self._outbox
+        write = self._call.write
+        try:
+            while True:
+                had_room = outbox.has_room
+                taken = outbox.take()
+                if taken is None:
+                    self._more.clear()
+                    await self._more.wait()
+                elif isinstance(taken, Barrier):
+                    barrier = pb.Barrier(epoch=taken.epoch, final=taken.final)
+                    await write(pb.Frame(barrier=barrier))
+                    if taken.final:
+                        await self._call.done_writing()
+                        await self._call
+                        return
+                else:
+                    if not had_room and outbox.has_room:
+                        self._room()
+                    await write(pb.Frame(events=pb.Events(blocks=taken)))
+        except (grpc.RpcError, asyncio.InvalidStateError) as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> Lost:
+        why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+        return Lost(self._outbox.receiver, why or "the stream broke")
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class Receiver(exchange_pb2_grpc.ExchangeServicer):
+    """Takes the streams of other workers.
+
+    inboxes: by (exchange, sender), once there is a dataflow to take them.
+    wake: called when an inbox has got something.
+    lost: called when a stream breaks.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        generation: int,
+        inboxes: "asyncio.Future[dict[tuple[int, int], Inbox]]",
+        wake: Callable[[], None],
+        lost: Callable[[Lost], None],
+    ) -> None:
+        self._worker = worker
+        self._generation = generation
+        self._inboxes = inboxes
+        self._wake = wake
+        self._lost = lost
+        self._taken: set[tuple[int, int]] = set()
+
+    async def serve(self, address: str) -> grpc.aio.Server:
+        """Start to listen at `address`."""
+        server = grpc.aio.server(options=_OPTIONS)
+        exchange_pb2_grpc.add_ExchangeServicer_to_server(self, server)
+        server.add_insecure_port(address)
+        await server.start()
+        return server
+
+    async def Send(  # noqa: N802  gRPC's name
+        self, requests: object, context: grpc.aio.ServicerContext
+    ) -> pb.Received:
+        first = await context.read()
+        inbox = await self._accept(first, context)
+        await context.send_initial_metadata(())
+        room = asyncio.Event()
+        inbox.on_room = room.set
+        try:
+            while True:
+                frame = await context.read()
+                if frame is grpc.aio.EOF:
+                    raise Lost(inbox.sender, "it closed the stream")
+                kind = frame.WhichOneof("kind")
+                if kind == "events":
+                    inbox.add(frame.events.blocks)
+                    self._wake()
+                    while not inbox.has_room:
+                        room.clear()
+                        await room.wait()
+                elif kind == "barrier":
+                    inbox.add_barrier(Barrier(frame.barrier.epoch, frame.barrier.final))
+                    self._wake()
+                    if frame.barrier.final:
+                        return pb.Received()
+                else:
+                    raise Lost(inbox.sender, f"it sent a frame of kind {kind!r}")
+        except Lost as error:
+            self._lost(error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except asyncio.CancelledError:
+            self._lost(Lost(inbox.sender, "its stream broke"))
+            raise
+        raise AssertionError("abort returned")
+
+    async def _accept(self, first: object, context: grpc.aio.ServicerContext) -> Inbox:
+        """The inbox that the stream is for; refuses a stream that nobody expects."""
+        if not isinstance(first, pb.Frame) or first.WhichOneof("kind") != "open":
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "the first frame must open the stream"
+            )
+            raise AssertionError("abort returned")
+        opened = first.open
+        if opened.generation != self._generation or opened.receiver != self._worker:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"this is worker {self._worker} in generation {self._generation}, not worker "
+                f"{opened.receiver} in generation {opened.generation}",
+            )
+        inboxes = await self._inboxes
+        key = (opened.exchange, opened.sender)
+        if key not in inboxes or inboxes[key].local or key in self._taken:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"worker {self._worker} expects no stream of exchange {opened.exchange} "
+                f"from worker {opened.sender}",
+            )
+        self._taken.add(key)
+        return inboxes[key]

@@ -1,0 +1,1 @@
+"""Keyed state on a worker, and how values become bytes."""
