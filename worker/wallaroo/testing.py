@@ -28,7 +28,7 @@ from wallaroo.dataflow.graph import Graph, build_graph
 from wallaroo.errors import DataflowError, Failure, InputError
 from wallaroo.partitioning import Assignment, partition_point
 from wallaroo.state.allowlist import AllowList
-from wallaroo.state.codec import Codec
+from wallaroo.state.codec import Codec, CodecError
 
 __all__ = ["ApplicationFailed", "Result", "run"]
 
@@ -259,7 +259,10 @@ class _Cluster:
         inbox = self.engines[outbox.receiver].inboxes[outbox.edge.index, engine.worker]
         if not inbox.has_room:
             return False
-        taken = outbox.take()
+        try:
+            taken = outbox.take()
+        except CodecError as error:
+            raise engine.unencodable(outbox, error) from error
         if taken is None:
             return False
         if isinstance(taken, Barrier):

@@ -66,6 +66,8 @@ class _Reader(SourceReader):
 
     def read(self, limit: int) -> list[Any]:
         events: list[Any] = []
+        if self.ended:  # stopped
+            return events
         value = self._previous
         apply = self._gen.apply
         try:
@@ -81,13 +83,16 @@ class _Reader(SourceReader):
                     events.append(value)
                     limit -= 1
         except Exception as error:
+            frames = error.__traceback__
+            if frames and frames.tb_next:
+                frames = frames.tb_next  # the user's own
             raise DataflowError(
                 Failure(
                     f"the generator of source '{self._name}' raised {type(error).__name__}: "
                     f"{error}, after {shorten(value)}",
                     step=f"source '{self._name}'",
                     event=shorten(value),
-                    traceback=traceback.format_exc(),
+                    traceback="".join(traceback.format_exception(type(error), error, frames)),
                 )
             ) from error
         self._previous = value

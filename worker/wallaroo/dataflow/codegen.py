@@ -12,6 +12,7 @@ the frame's variables hold the event and its key.
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol
 
 from xxhash import xxh3_64_intdigest
@@ -25,6 +26,8 @@ from wallaroo.partitioning import hash_key
 _LOOPS = 16
 
 _EMPTY = "''"
+
+_serial = count()
 
 
 class Environment(Protocol):
@@ -63,6 +66,7 @@ class Line:
     """What one line of generated code calls: a step, with the names of event and key.
 
     looks_up: the line looks the key up, so that it may fail before the step is called.
+    extractor: what gave the key, if that is known here.
     """
 
     step: Step
@@ -70,6 +74,7 @@ class Line:
     key: str | None = None
     looks_up: bool = False
     gives_key: bool = False
+    extractor: KeyExtractor[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,8 @@ class _Code:
     text: list[str] = field(default_factory=list)
     lines: dict[int, Line] = field(default_factory=dict)
     names: dict[str, Any] = field(default_factory=lambda: {"hash_key": hash_key})
+    #: By the variable of a key: what gave it.
+    extractors: dict[str, KeyExtractor[Any]] = field(default_factory=dict)
     values: int = 0
     depth: int = 1
 
@@ -123,7 +130,9 @@ class _Code:
             if operation.place:
                 live = self.bind("live", self.environment.live(operation.place))
                 call = f"{function}({value}, {live}[{key}])"
-                line = Line(step, value, key, looks_up=True)
+                line = Line(
+                    step, value, key, looks_up=True, extractor=self.extractors.get(key)
+                )
             result = self.value()
             self.add(f"{result} = {call}", line)
             self.add(f"if {result} is None: continue")
@@ -163,6 +172,7 @@ class _Code:
         extract = self.bind("f", extractor.function)
         # A name of its own: the event's key so far may still be needed beside this one.
         key = f"k{self.value()[1:]}"
+        self.extractors[key] = extractor
         self.add(f"{key} = {extract}({value})", Line(extractor, value))
         return key
 
@@ -171,7 +181,8 @@ class _Code:
         loops = self.depth + sum(operation.multi for operation in receiver.operations)
         inline = last and edge.index in self.inline and loops <= _LOOPS
         key = self.key(edge.extractor, value)
-        if inline and self.environment.alone() and receiver.stateful:
+        first = receiver.operations[0] if receiver.operations else None
+        if inline and self.environment.alone() and first and first.place:
             self.stage(receiver, value, key)  # the look-up of the state checks the key
             return
         table = self.bind("table", self.environment.table(edge, inline=inline))
@@ -182,7 +193,7 @@ class _Code:
         else:
             hashing = self.bind("hash", xxh3_64_intdigest)
             odd = self.bind("odd", self.environment.odd_key(edge))
-            line = Line(edge.extractor, value, key, gives_key=True)
+            line = Line(edge.extractor, value, key, gives_key=True, extractor=edge.extractor)
             usual = f"{key}.encode()" if self.environment.str_keys(edge) else key
             self.add("try:")
             self.add(f"    {take} = {table}[{hashing}({usual}) >> {shift}]", line)
@@ -233,7 +244,7 @@ def generate(
     code.add("pass")
     parameters = ", ".join(["events", *(f"{name}={name}" for name in code.names)])
     text = "\n".join([f"def run({parameters}):", *code.text, ""])
-    file = f"<wallaroo: {stage.name} #{stage.index} {id(code)}>"
+    file = f"<wallaroo: {stage.name} #{stage.index} {next(_serial)}>"
     exec(compile(text, file, "exec"), code.names)  # noqa: S102  the text is made right here
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
     return Batch(code.names["run"], file, code.lines)

@@ -77,6 +77,7 @@ class _SourceInput:
             self.stopping = True
             for reader in self.readers:
                 reader.stop()
+            self.readers = deque(reader for reader in self.readers if not reader.ended)
         if barrier.final and self.readers:
             return None
         self.pending = None
@@ -404,7 +405,8 @@ class Engine:
             inbox.edge.index
             for each in task.reach
             for inbox in each.locals
-            if inbox.edge.routed and inbox.empty and not inbox.barrier
+            # Its values: what the batch at hand has left there, if this one runs inside it.
+            if inbox.edge.routed and inbox.empty and not inbox.values and not inbox.barrier
         )
         key = (id(entry), inline, frozenset(self._bytes_keys))
         batch = task.batches.get(key)

@@ -3,7 +3,6 @@
 import traceback
 from types import FrameType, TracebackType
 
-from wallaroo.api.steps import KeyExtractor
 from wallaroo.dataflow.codegen import Line
 from wallaroo.errors import DataflowError, Failure, shorten
 from wallaroo.partitioning import normalize_key
@@ -34,21 +33,22 @@ def _failure(error: BaseException, frame: FrameType, line: Line) -> Failure:
     has_key = line.key is not None and (line.key == "''" or line.key in frame.f_locals)
     key = "" if line.key == "''" else frame.f_locals.get(line.key or "")
     shown_key = shorten(key) if has_key else ""
+    giver = line.extractor.title if line.extractor else "its key extractor"
+    step = line.extractor.title if line.extractor else line.step.title
     if isinstance(error, NotMyKey):
         return Failure(
-            f"key {shown_key} of event {event} reached a worker that does not own it: its key "
-            "extractor gave another key when it was asked before; a key extractor must give the "
-            "same key for the same event, wherever and whenever it is called",
-            step=line.step.title,
+            f"key {shown_key} of event {event} reached a worker that does not own it: {giver} "
+            "gave another key when it was asked before; a key extractor must give the same key "
+            "for the same event, wherever and whenever it is called",
+            step=step,
             key=shown_key,
             event=event,
         )
     if has_key and (line.gives_key or line.looks_up) and (why := _bad_key(key)):
-        giver = line.step.title if isinstance(line.step, KeyExtractor) else "the key extractor"
         return Failure(
             f"{giver} returned {shown_key} for event {event}: {why}; "
             "a key is a str, bytes, or an int that stands for a character",
-            step=line.step.title,
+            step=step,
             key=shown_key,
             event=event,
         )

@@ -99,7 +99,8 @@ class Runner:
                 signal.signal(number, handler)
 
     def _spawn(self, worker: int, lock: int, sockets: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-u", "-m", "wallaroo", "worker"]
+        # -P: modules come from where Python and the application are, not from this folder.
+        command = [sys.executable, "-u", "-P", "-m", "wallaroo", "worker"]
         command += ["--worker", str(worker), "--workers", str(self._workers)]
         command += ["--parent", str(os.getpid())]
         command += ["--dir", str(self._directory.path), "--sockets", str(sockets)]
