@@ -129,7 +129,9 @@ def _totals(status: dict[str, Any]) -> dict[str, int]:
 def failure(console: Console, failure: Failure, log: Path) -> None:
     """Why the application stopped."""
     where = "" if failure.worker is None else f" (worker {failure.worker}; log: {log})"
-    console.print(f"Error: {failure.message}", style="bold", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"Error: {failure.message}", style="bold", markup=False, highlight=False, soft_wrap=True
+    )
     for name in ("step", "key", "event"):
         value = getattr(failure, name)
         if value:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 #: The largest payload, in bytes, unless the user says otherwise.
 _MAX_SIZE = 1 << 24
-#: Bytes that one connection may have unread.
+#: Bytes that one connection may have unread, or as many as one whole frame.
 _ROOM = 1 << 18
 #: When the application stops: seconds of quiet after which a connection is closed, and the
 #: longest that a busy one is still served.
@@ -183,7 +183,6 @@ class _Connection(asyncio.Protocol):
         self._reader = reader
         self._header = reader.config.decoder.header
         self._data = bytearray()
-        self._room = max(_ROOM, reader.config.max_size + self._header.size)
         self._paused = False
         self._transport: asyncio.Transport | None = None
         self._peer = ""
@@ -198,10 +197,10 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.quiet_since = asyncio.get_running_loop().time()
         self._data += data
-        if len(self._data) >= self._room and self._transport:
+        self._ready()
+        if self._is_ready and len(self._data) >= _ROOM and self._transport:
             self._paused = True
             self._transport.pause_reading()
-        self._ready()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -264,7 +263,7 @@ class _Connection(asyncio.Protocol):
             view.release()
         del data[:at]
         self._ready()
-        if self._paused and self._transport and len(data) < self._room:
+        if self._paused and self._transport and (len(data) < _ROOM or not self._is_ready):
             self._paused = False
             self._transport.resume_reading()
         self._check_rest()

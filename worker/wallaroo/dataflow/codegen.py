@@ -130,9 +130,7 @@ class _Code:
             if operation.place:
                 live = self.bind("live", self.environment.live(operation.place))
                 call = f"{function}({value}, {live}[{key}])"
-                line = Line(
-                    step, value, key, looks_up=True, extractor=self.extractors.get(key)
-                )
+                line = Line(step, value, key, looks_up=True, extractor=self.extractors.get(key))
             result = self.value()
             self.add(f"{result} = {call}", line)
             self.add(f"if {result} is None: continue")

@@ -11,12 +11,14 @@ from typing import Any
 
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.graph import Edge
-from wallaroo.state.codec import BLOCK, Codec
+from wallaroo.state.codec import BLOCK, Codec, CodecError
 
 #: Bytes that an outbox or an inbox holds before it has no room.
 ROOM = 1 << 20
 #: Bytes of one frame, about; one block may be more.
 FRAME = 1 << 18
+#: Bytes of a block that is split, if it holds several events; bytes that no event may exceed.
+LARGE, LARGEST = 1 << 22, 1 << 30
 #: Events that wait for a stage of the same worker before it has no room.
 LOCAL_ROOM = 4096
 
@@ -64,6 +66,13 @@ class Outbox:
 
     def _seal(self, values: list[Any]) -> None:
         block = self._codec.encode_block(values)
+        if len(block) > LARGE and len(values) > 1:
+            half = len(values) // 2
+            self._seal(values[:half])
+            self._seal(values[half:])
+            return
+        if len(block) > LARGEST:
+            raise CodecError(f"it is {len(block):,} bytes long; at most {LARGEST:,} can be sent")
         self._items.append(block)
         self._bytes += len(block)
 

@@ -70,11 +70,19 @@ class Directory:
             self.logs.mkdir(exist_ok=True)
             for stale in [*self.path.glob("failure-*.json"), *self.logs.glob("worker-*.log")]:
                 stale.unlink()
+            self._remove_stale_sockets()
             for name in ("control.json", "status.json", "outcome.json"):
                 (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"can't use {self.path}: {error.strerror}") from None
         return lock
+
+    def _remove_stale_sockets(self) -> None:
+        """Those of a run whose runner was killed; the lock says that it is over."""
+        control = self._read("control.json") or {}
+        sockets = Path(str(control.get("coordinator", "")).removeprefix("unix:")).parent
+        if sockets.name.startswith("wallaroo-") and sockets.is_dir():
+            shutil.rmtree(sockets, ignore_errors=True)
 
     def _lock(self, lock: int) -> None:
         deadline = time.monotonic() + _PATIENCE

@@ -10,16 +10,14 @@ import grpc
 import grpc.aio
 
 from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.exchange import Inbox, Outbox
+from wallaroo.dataflow.exchange import LARGEST, Inbox, Outbox
 from wallaroo.v1 import exchange_pb2 as pb
 from wallaroo.v1 import exchange_pb2_grpc
 
-#: The largest frame, in bytes: one block, so the events that one batch made of one event.
-LARGEST = 1 << 30
-
 _OPTIONS = [
-    ("grpc.max_receive_message_length", LARGEST),
-    ("grpc.max_send_message_length", LARGEST),
+    # The largest event, and what goes with it.
+    ("grpc.max_receive_message_length", 2 * LARGEST - 1),
+    ("grpc.max_send_message_length", 2 * LARGEST - 1),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.so_reuseport", 0),
 ]

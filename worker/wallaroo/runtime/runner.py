@@ -112,7 +112,6 @@ class Runner:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the runner, which tells the workers
-                env={"GRPC_VERBOSITY": "ERROR", **os.environ},
                 pass_fds=(lock,),  # held until the last of them is gone
             )
 

@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 #: Exit code of a worker that stopped the application, and said why.
 FAILED = 3
+#: Seconds in which a worker whose stream has broken turns out to have ended.
+_PATIENCE = 2.0
 #: Seconds between reports to the coordinator.
 _REPORT = 0.25
 
@@ -224,13 +226,14 @@ class Worker:
                 self.fail(Failure(message.refuse.message))
 
     def _coordinator_lost(self, why: str) -> None:
-        if not self._finishing:
-            _log.error("lost the coordinator", why=why)
+        self._lost(Lost(0, f"its coordinator is gone: {why}"))
 
     def _lost(self, error: Lost) -> None:
-        # The runner sees the process end, says so and ends the run.
-        if not self._finishing:
-            _log.error("lost a worker", lost=error.worker, why=str(error))
+        """A stream has broken. If its worker has ended, the runner sees that and ends the run."""
+        if self._finishing:
+            return
+        _log.error("lost a worker", lost=error.worker, why=str(error))
+        self._loop.call_later(_PATIENCE, self.fail, Failure(str(error)))
 
     async def _connect(self, message: pb.Connect) -> None:
         """Make the dataflow and open its streams, sources and sinks."""

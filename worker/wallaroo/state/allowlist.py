@@ -73,7 +73,9 @@ class AllowList:
         if not self._is_own(module):
             return None
         # Dots lead through classes only: through a module they would lead anywhere.
-        namespace: Mapping[str, object] = vars(sys.modules.get(module) or importlib.import_module(module))
+        namespace: Mapping[str, object] = vars(
+            sys.modules.get(module) or importlib.import_module(module)
+        )
         found: object = None
         for part in name.split("."):
             found = namespace.get(part)
@@ -93,7 +95,10 @@ class AllowList:
             spec = importlib.util.find_spec(module.partition(".")[0])
         except (ImportError, ValueError):
             return False
-        if spec is None or not self._below(spec.origin):
+        # A folder without __init__.py has no file of its own, but places.
+        if spec is None or not all(
+            map(self._below, spec.submodule_search_locations or (spec.origin,))
+        ):
             return False
         try:
             return self._below(getattr(importlib.import_module(module), "__file__", None))
