@@ -23,7 +23,7 @@ def _value(args: Sequence[str], short: str, long: str, example: str) -> str:
 
 def _host_port(address: str, option: str) -> tuple[str, str]:
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit():
+    if not colon or not host or not port.isdecimal():
         raise WallarooParameterError(f"{option}: '{address}' is not host:port")
     return host.removeprefix("[").removesuffix("]"), port
 

@@ -166,11 +166,12 @@ class Pipeline(Generic[T]):
 
         Raises `WallarooParameterError` if there is none.
         """
-        if not isinstance(configs, Iterable) or not list(configs):
+        sinks = list(configs) if isinstance(configs, Iterable) else []
+        if not sinks:
             raise WallarooParameterError(
                 f"to_sinks() takes a list of at least one sink, not {configs!r}"
             )
-        return self._to_sinks("to_sinks()", list(configs))
+        return self._to_sinks("to_sinks()", sinks)
 
     def _to_sinks(self, call: str, configs: list[SinkConfig[T]]) -> "Pipeline[T]":
         node = self._open(call)
@@ -244,13 +245,21 @@ def ordered(last: Node) -> list[Node]:
     return list(found)
 
 
+def _same(one: Transformation, other: Transformation) -> bool:
+    return (
+        one.function is other.function
+        and type(one) is type(other)
+        and getattr(one, "state", None) is getattr(other, "state", None)
+    )
+
+
 def _check_names(application: str, nodes: list[Node]) -> None:
     steps: dict[str, Transformation] = {}
     sources: set[str] = set()
     for node in nodes:
         if isinstance(node, StepNode):
             other = steps.setdefault(node.step.name, node.step)
-            if other.function is not node.step.function:
+            if not _same(other, node.step):
                 raise WallarooParameterError(
                     f"application '{application}': two different steps are named "
                     f"'{node.step.name}' (functions {other.name_of_function} and "

@@ -31,16 +31,22 @@ class Step:
     arity = 1
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        if not isinstance(name, str) or not name:
-            raise WallarooParameterError(
-                f"a {self.kind} needs a name, a non-empty str, not {name!r}"
-            )
+        self.check_name(name)
         self.name = name
         self.function = function
         if not callable(function):
             raise WallarooParameterError(f"{self.title}: {function!r} is not a function")
         self._check_arity()
-        functools.update_wrapper(cast("Callable[..., Any]", self), function)
+        # Not its attributes: they would overwrite the step's own.
+        functools.update_wrapper(cast("Callable[..., Any]", self), function, updated=())
+
+    @classmethod
+    def check_name(cls, name: object) -> None:
+        """Raise `WallarooParameterError` if `name` is none, such as a function in its place."""
+        if not isinstance(name, str) or not name:
+            raise WallarooParameterError(
+                f"a {cls.kind} needs a name, a non-empty str, not {name!r}"
+            )
 
     @property
     def title(self) -> str:
@@ -186,6 +192,7 @@ def computation(name: str) -> Callable[[Callable[[T], U | None]], Computation[T,
 
     Raises `WallarooParameterError` if the function does not take one parameter.
     """
+    Computation.check_name(name)
     return lambda function: Computation(name, function)
 
 
@@ -204,6 +211,7 @@ def computation_multi(
     Returning None or an empty list filters the value out.
     Raises `WallarooParameterError` if the function does not take one parameter.
     """
+    ComputationMulti.check_name(name)
     return lambda function: ComputationMulti(name, function)
 
 
@@ -229,6 +237,7 @@ def state_computation(
     Raises `WallarooParameterError` if the function does not take two parameters or `state`
     needs arguments.
     """
+    StateComputation.check_name(name)
     return lambda function: StateComputation(name, function, state)
 
 
@@ -250,6 +259,7 @@ def state_computation_multi(
     >>> pairs(1, seen), pairs(2, seen)
     ([], [(1, 2)])
     """
+    StateComputationMulti.check_name(name)
     return lambda function: StateComputationMulti(name, function, state)
 
 

@@ -155,7 +155,7 @@ class _Reader(SourceReader):
             while self.connections and loop.time() < deadline:
                 await asyncio.sleep(_QUIET / 4)
                 for connection in list(self.connections):
-                    if connection.quiet_since < loop.time() - _QUIET:
+                    if connection.quiet(loop.time() - _QUIET):
                         connection.close()
         finally:
             server.close()
@@ -187,7 +187,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._is_ready = False
-        self.quiet_since = asyncio.get_running_loop().time()
+        self._heard = asyncio.get_running_loop().time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -195,7 +195,7 @@ class _Connection(asyncio.Protocol):
         self._reader.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        self.quiet_since = asyncio.get_running_loop().time()
+        self._heard = asyncio.get_running_loop().time()
         self._data += data
         self._ready()
         if self._is_ready and len(self._data) >= _ROOM and self._transport:
@@ -207,6 +207,10 @@ class _Connection(asyncio.Protocol):
         self._reader.connections.discard(self)
         self._ready()
         self._check_rest()
+
+    def quiet(self, since: float) -> bool:
+        """Whether nothing has come `since` then, though it was read."""
+        return not self._paused and self._heard < since
 
     def close(self) -> None:
         """Read no more of it; what it has sent is still taken."""
@@ -265,6 +269,7 @@ class _Connection(asyncio.Protocol):
         self._ready()
         if self._paused and self._transport and (len(data) < _ROOM or not self._is_ready):
             self._paused = False
+            self._heard = asyncio.get_running_loop().time()
             self._transport.resume_reading()
         self._check_rest()
         return frames
