@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
+from rich import box
 from rich.console import Console
 from rich.live import Live as RichLive
 from rich.table import Table
@@ -155,13 +156,16 @@ def status(console: Console, found: dict[str, Any]) -> None:
     for piece in found["assignment"]:
         worker = piece["worker"]
         shares[worker] = shares.get(worker, 0) + piece["end"] - piece["start"]
-        pieces.setdefault(worker, []).append(f"{piece['start']:016x}-{piece['end'] - 1:016x}")
-    table = Table("worker", "pid", "share", "hash interval", "keys", "read", "received", "written")
+        # Enough digits for a person; --json has them all.
+        bounds = f"{piece['start'] >> 40:06x}-{(piece['end'] - 1) >> 40:06x}"
+        pieces.setdefault(worker, []).append(bounds)
+    table = Table("worker", "share", "hash interval", box=box.SIMPLE_HEAD)
+    for name in ("keys", "read", "received", "written"):
+        table.add_column(name, justify="right", no_wrap=True)
     for each in found["workers"]:
         worker = each["worker"]
         table.add_row(
             str(worker),
-            str(each["pid"]),
             f"{shares.get(worker, 0) / 2**64:.1%}",
             "\n".join(pieces.get(worker, [])),
             *(f"{each[name]:,}" for name in ("keys", "read", "received", "written")),
