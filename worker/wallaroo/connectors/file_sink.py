@@ -3,6 +3,7 @@
 On several workers each writes a part of its own beside the path that the user named.
 """
 
+import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -70,10 +71,9 @@ class FileSinkConfig(SinkConfig[T]):
     def _remove_stale(self, workers: int) -> None:
         """What an earlier run with more workers, or with one, left: it is no part of this."""
         current = {self.part(worker, workers) for worker in range(workers)}
-        for path in self.path.parent.glob(f"{self.path.stem}.part-*{self.path.suffix}"):
-            number = path.name.removeprefix(f"{self.path.stem}.part-").removesuffix(
-                self.path.suffix
-            )
+        stem, suffix = self.path.stem, self.path.suffix
+        for path in self.path.parent.glob(f"{glob.escape(stem)}.part-*{glob.escape(suffix)}"):
+            number = path.name.removeprefix(f"{stem}.part-").removesuffix(suffix)
             if number.isdigit() and path not in current:
                 path.unlink()
         if self.path not in current and self.path.is_file():

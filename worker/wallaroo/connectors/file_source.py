@@ -8,6 +8,7 @@ import glob
 import gzip
 import os
 import zlib
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast, overload
 
 from wallaroo.api.connectors import Services, SourceConfig, SourceReader
@@ -62,15 +63,17 @@ class FileSourceConfig(SourceConfig[T]):
 
     def partitions(self) -> list[str]:
         paths = sorted(glob.glob(self.path, recursive=True))
+        if Path(self.path).exists():  # whatever its name looks like
+            paths = [self.path]
         paths = [path for path in paths if not os.path.isdir(path)]
         if not paths:
-            if os.path.lexists(self.path):
-                what = "is a folder" if os.path.isdir(self.path) else "can't be followed"
-                raise InputError(f"source '{self.name}': {self.path} {what}")
+            if os.path.isdir(self.path):
+                raise InputError(f"source '{self.name}': {self.path} is a folder")
             raise InputError(f"source '{self.name}': no file matches {self.path}")
         for path in paths:
             if not os.access(path, os.R_OK):  # not open(): a pipe would wait for its writer
-                raise InputError(f"source '{self.name}': can't read {path}: Permission denied")
+                why = "Permission denied" if Path(path).exists() else "it links to nothing"
+                raise InputError(f"source '{self.name}': can't read {path}: {why}")
         return paths
 
     def open(self, partition: str, services: Services) -> SourceReader:
@@ -212,6 +215,8 @@ class _Reader(SourceReader):
         self._services.wake()
 
     def _failed(self, error: Exception) -> None:
+        if self._file:
+            self._file.close()
         why = str(error)
         if isinstance(error, UnicodeDecodeError):
             why = f"it is not UTF-8: byte {error.object[error.start]:#x} ({error.reason})"

@@ -122,7 +122,10 @@ class _Writer(SinkWriter):
 
     async def _connect(self) -> socket.socket:
         loop = asyncio.get_running_loop()
-        addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        try:
+            addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise OSError(f"{self._host} is not a host's name ({error})") from None
         failed = OSError("no address")
         for family, kind, protocol, _, address in addresses:
             connection = socket.socket(family, kind, protocol)

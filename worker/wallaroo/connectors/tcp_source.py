@@ -126,9 +126,10 @@ class TCPSourceConfig(SourceConfig[T]):
             listener = socket.create_server(
                 cast("tuple[str, int]", address[:2]), family=family, backlog=1024
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host is no name
+            why = getattr(error, "strerror", None) or error
             raise InputError(
-                f"source '{self.name}': can't listen on {self.host}:{self.port}: {error.strerror}"
+                f"source '{self.name}': can't listen on {self.host}:{self.port}: {why}"
             ) from None
         reader = _Reader(self, services)
         services.spawn(reader.serve(listener))

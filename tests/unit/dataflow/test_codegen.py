@@ -1,0 +1,44 @@
+"""Generated functions, as far as they can be told from outside."""
+
+import linecache
+
+from tests.unit.dataflow import pipelines as p
+from tests.unit.dataflow.cluster import Reader, Writer, codec
+
+from wallaroo.dataflow.codegen import generate
+from wallaroo.dataflow.engine import Engine
+from wallaroo.dataflow.graph import build_graph
+from wallaroo.partitioning import Assignment
+
+
+def engine() -> Engine:
+    graph = build_graph(p.application(p.source().to(p.add_one).key_by(p.by_rest).to(p.tally)))
+    made = Engine(
+        graph,
+        0,
+        Assignment.first(1),
+        codec(),
+        [Writer()],
+        wake=lambda outbox: None,
+        passed=lambda barrier: None,
+        clock=lambda: 0.0,
+    )
+    made.read_from("numbers", Reader([1]))
+    return made
+
+
+def test_every_generated_function_has_a_file_of_its_own() -> None:
+    """A failure finds its step by file and line: two functions must never share a file."""
+    made = engine()
+    stage = made.graph.stages[0]
+    batches = [generate(made.graph, stage, None, made, frozenset()) for _ in range(50)]
+    assert len({batch.file for batch in batches}) == 50
+
+
+def test_the_line_of_a_step_calls_its_function() -> None:
+    made = engine()
+    batch = generate(made.graph, made.graph.stages[0], None, made, frozenset())
+    (number,) = (number for number, line in batch.lines.items() if line.step is p.add_one)
+    call = linecache.getline(batch.file, number).strip()
+    name = call.partition("= ")[2].partition("(")[0]
+    assert batch.run.__globals__[name] is p.add_one.function
