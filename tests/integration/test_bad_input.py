@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Peer, Run, cli, free_port, until
+from processes import Peer, Run, cli, free_port, until
 
 SETUP = """
 def application_setup(args):

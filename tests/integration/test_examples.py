@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from processes import ROOT, Run
 
 EXAMPLES = ROOT / "examples"
 

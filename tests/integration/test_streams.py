@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Peer, Run, cli, frame, free_port, until
+from processes import Peer, Run, cli, frame, free_port, until
 
 #: Written for Wallaroo 0.6.1, as its documentation taught it: no names in addresses or configs.
 OLD_PROGRAM = """

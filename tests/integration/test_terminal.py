@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT, WALLAROO, cli
+from processes import ROOT, WALLAROO, cli
 
 EXAMPLE = ROOT / "examples" / "word_count" / "word_count.py"
 

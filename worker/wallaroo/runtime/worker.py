@@ -300,7 +300,7 @@ class Worker:
         clock = time.perf_counter
         while True:
             self._work.clear()
-            until = clock() + SLICE / 2
+            until = clock() + SLICE
             while engine.step():
                 if clock() > until:
                     self._work.set()

@@ -8,7 +8,7 @@ outside its `__dict__`; those are pickled as usual.
 import copyreg
 import io
 import pickle
-from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from wallaroo.state.allowlist import AllowList, Refused
@@ -76,11 +76,16 @@ class Codec:
                 cls = type(value)
                 known = plain.get(cls)
                 if known is None:
+                    if value is newobj:
+                        return NotImplemented
                     if isinstance(value, type):
                         allow.check(value)
                         return NotImplemented
-                    if value is newobj:
-                        return NotImplemented
+                    if isinstance(value, _FUNCTIONS):
+                        raise Refused(
+                            f"the function {value.__qualname__} may not be sent or stored: only "
+                            "values may"
+                        )
                     known = plain_class(cls)
                 if known:
                     return newobj, (cls,), value.__dict__ or None
@@ -99,9 +104,10 @@ class Codec:
         """One value as bytes. Raises `CodecError`."""
         return self._dump(value, None)
 
-    def _dump(self, value: Any, opened: list[Any] | None) -> bytes:
+    def _dump(self, value: Any, opened: list[Any] | None, *, fast: bool = False) -> bytes:
         buffer = io.BytesIO()
         pickler = self._pickler(buffer, 5)
+        pickler.fast = fast
         pickler.opened = opened
         try:
             pickler.dump(value)
@@ -120,30 +126,34 @@ class Codec:
 
     def encode_block(self, values: list[Any]) -> bytes:
         """Values as one block of bytes. Raises `CodecError`."""
+        classes = set(map(type, values))
+        if classes <= _ATOMS:
+            # They refer to nothing, so the pickle needs no memo of what it has written already.
+            return self._dump((None, values), None, fast=True)
         try:
-            classes, opened = self._open(values)
+            marks, opened = self._open(values, classes)
         except Refused as error:
             raise CodecError(_say(error)) from error
-        if classes is not None:
+        if marks is not None:
             try:
-                return self._dump((classes, opened), values)
+                return self._dump((marks, opened), values)
             except _MetAgain:
                 pass
         return self._dump((None, values), None)
 
-    def _open(self, values: list[Any]) -> tuple[Any, list[Any]]:
+    def _open(self, values: list[Any], classes: set[type]) -> tuple[Any, list[Any]]:
         """(class, or classes, or None; values with plain objects replaced by their dicts)."""
         plain = self._plain
-        classes = list(map(type, values))
-        distinct = set(classes)
-        if not any(
-            plain[cls] if cls in plain else cls not in _BUILTIN and self._plain_class(cls)
-            for cls in distinct
-        ):
+        opening = {
+            cls
+            for cls in classes
+            if (plain[cls] if cls in plain else cls not in _WHOLE and self._plain_class(cls))
+        }
+        if not opening:
             return None, values
-        if len(distinct) == 1:
-            return classes[0], [value.__dict__ for value in values]
-        marks = [cls if plain.get(cls) else None for cls in classes]
+        if len(classes) == 1:
+            return opening.pop(), [value.__dict__ for value in values]
+        marks = [cls if cls in opening else None for cls in map(type, values)]
         return marks, [
             value if mark is None else value.__dict__
             for mark, value in zip(marks, values, strict=True)
@@ -151,45 +161,31 @@ class Codec:
 
     def decode_block(self, data: bytes) -> list[Any]:
         """The values of a block. Raises `CodecError`."""
-        classes, values = self.decode(data)
-        if classes is None:
-            return values  # type: ignore[no-any-return]
-        new: Callable[[type], Any] = object.__new__
-        result: list[Any] = []
-        add = result.append
-        if isinstance(classes, type):
-            for value in values:
-                made = new(classes)
-                made.__dict__.update(value)
-                add(made)
-            return result
-        for cls, value in zip(classes, values, strict=True):
-            if cls is None:
-                add(value)
-            else:
-                made = new(cls)
-                made.__dict__.update(value)
-                add(made)
-        return result
+        found = self.decode(data)
+        try:
+            classes, values = found
+            if classes is None:
+                return values if type(values) is list else list(values)
+            if isinstance(classes, type):
+                return [_filled(classes, value) for value in values]
+            return [
+                value if cls is None else _filled(cls, value)
+                for cls, value in zip(classes, values, strict=True)
+            ]
+        except (TypeError, ValueError, AttributeError) as error:
+            raise CodecError(f"what was received is no block: {error}") from error
 
 
-_BUILTIN = frozenset(
-    (
-        int,
-        float,
-        complex,
-        bool,
-        str,
-        bytes,
-        bytearray,
-        list,
-        tuple,
-        dict,
-        set,
-        frozenset,
-        type(None),
-    )
-)
+def _filled(cls: type, attributes: dict[str, Any]) -> Any:
+    made: Any = object.__new__(cls)
+    made.__dict__.update(attributes)
+    return made
+
+
+_ATOMS = frozenset((int, float, bool, str, bytes, type(None)))
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType)
+#: Types whose values have no `__dict__` to be written instead.
+_WHOLE = _ATOMS | {complex, bytearray, list, tuple, dict, set, frozenset, *_FUNCTIONS}
 
 
 def _say(error: Exception) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run
+from processes import ROOT, Run
 
 EXAMPLE = ROOT / "examples" / "word_count" / "word_count.py"
 

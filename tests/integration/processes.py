@@ -1,0 +1,163 @@
+"""Real worker processes on this machine: started, watched and ended by the tests."""
+
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
+
+#: The command, as it is installed beside this Python.
+WALLAROO = str(Path(sys.executable).with_name("wallaroo"))
+
+#: Seconds to wait for what must come; only a broken product waits so long.
+PATIENCE = 60.0
+
+
+def until(what: Callable[[], T], why: str = "") -> T:
+    """The first true value of `what`; fails the test if none comes."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        value = what()
+        if value:
+            return value
+        assert time.monotonic() < deadline, why or "waited in vain"
+        time.sleep(0.02)
+
+
+def frame(payload: bytes) -> bytes:
+    """A frame with a header of four bytes."""
+    return struct.pack(">I", len(payload)) + payload
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Run:
+    """A `wallaroo run`, in a directory of its own."""
+
+    def __init__(self, cwd: Path, app: Path, args: list[str], workers: int = 1) -> None:
+        self.cwd = cwd
+        self.dir = cwd / "dir"
+        command = [WALLAROO, "run", "--workers", str(workers)]
+        command += ["--dir", str(self.dir), str(app), *args]
+        self.process = subprocess.Popen(
+            command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.out = ""
+        self.err = ""
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        self.out, self.err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode
+
+    def succeed(self) -> None:
+        assert self.wait() == 0, self.err + self.logs()
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self.dir.glob("logs/*.log")))
+
+    def status(self) -> dict[str, Any]:
+        """What `wallaroo status --json` prints; {} while it can't."""
+        done = cli("status", "--json", "--dir", str(self.dir))
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    def until_running(self) -> dict[str, Any]:
+        def running() -> dict[str, Any]:
+            if self.process.poll() is not None:
+                self.wait()
+                raise AssertionError(f"the run has ended: {self.err}{self.logs()}")
+            found = self.status()
+            return found if found.get("phase") == "running" else {}
+
+        return until(running, "the run did not start")
+
+    def pids(self) -> list[int]:
+        """Of its workers."""
+        return [worker["pid"] for worker in self.until_running()["workers"]]
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        if self.process.stdout and not self.process.stdout.closed:
+            self.process.communicate()
+
+
+def cli(*args: str) -> subprocess.CompletedProcess[str]:
+    """`wallaroo` with `args`, to its end."""
+    return subprocess.run(
+        [WALLAROO, *args],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+class Peer:
+    """What listens at the other end of a TCP sink, and keeps all that it gets."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.data = b""
+        self.connections: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.port = int(self._listener.getsockname()[1])
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            thread = threading.Thread(target=self._read, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _read(self, connection: socket.socket) -> None:
+        try:
+            while data := connection.recv(1 << 16):
+                with self._lock:
+                    self.data += data
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._accepting.join(timeout=5)
+        self._listener.close()
+        for connection in self.connections:
+            # Reset, as a process that dies with unread data does.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        for thread in self._threads:
+            thread.join(timeout=5)
