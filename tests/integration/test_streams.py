@@ -249,4 +249,4 @@ def test_status_shows_members_assignment_and_keys_of_a_live_run(
     assert "33.3%" in shown
     assert cli("stop", "--dir", str(run.dir)).returncode == 0
     run.succeed()
-    assert run.status()["phase"] == "ended"
+    assert run.status()["phase"] == "stopped"

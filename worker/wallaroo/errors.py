@@ -30,6 +30,12 @@ class Failure:
     event: str = ""
     traceback: str = ""
 
+    def __post_init__(self) -> None:
+        # It has to fit on a screen and on a wire, whatever a user's exception says.
+        for name in ("message", "step", "key", "event", "traceback"):
+            text = _sayable(getattr(self, name), 32_000 if name == "traceback" else 4_000)
+            object.__setattr__(self, name, text)
+
 
 class DataflowError(Exception):
     """Processing an event failed; carries the `Failure`."""
@@ -37,6 +43,23 @@ class DataflowError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+def _sayable(text: str, limit: int) -> str:
+    """`text` without lone surrogates, and without its middle if it is longer than `limit`."""
+    if len(text) > limit:
+        left = len(text) - limit
+        text = f"{text[: limit // 2]} … ({left} characters left out) … {text[-limit // 2 :]}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def message_of(error: BaseException) -> str:
+    """The type of an exception and what it says; never raises."""
+    try:
+        text = str(error)
+    except Exception as broken:
+        text = f"(its str() raised {type(broken).__name__})"
+    return f"{type(error).__name__}: {text}"
 
 
 def shorten(value: object, limit: int = 400) -> str:

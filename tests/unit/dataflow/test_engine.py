@@ -57,27 +57,40 @@ def test_an_engine_with_nothing_to_do_says_so() -> None:
     engine = engine_of(p.application(p.source()))
     engine.read_from("numbers", Reader([1, 2]))
     assert engine.step()
+    assert engine.step()
     assert not engine.step()
     assert engine.sources_ended
 
 
-def test_a_batch_is_bounded() -> None:
+def test_batches_begin_small_and_are_bounded() -> None:
     engine = engine_of(p.application(p.source()))
     reader = Asked(range(10 * BATCH))
     engine.read_from("numbers", reader)
-    engine.step()
-    assert reader.limits == [BATCH]
+    for _ in range(13):
+        engine.step()
+    assert reader.limits == [min(2**n, BATCH) for n in range(13)]
 
 
-def test_batches_shrink_while_they_take_long_down_to_one_event() -> None:
+def test_batches_stay_at_one_event_while_even_that_takes_long() -> None:
     engine = engine_of(p.application(p.source()), Clock(2 * SLICE))
     reader = Asked(range(10 * BATCH))
     engine.read_from("numbers", reader)
-    while reader.limits[-1:] != [1]:
-        assert engine.step()
-    assert reader.limits == sorted(reader.limits, reverse=True)
+    for _ in range(5):
+        engine.step()
+    assert reader.limits == [1] * 5
+
+
+def test_one_batch_that_takes_long_is_followed_by_one_of_about_a_slice() -> None:
+    clock = Clock(0.0)
+    engine = engine_of(p.application(p.source()), clock)
+    reader = Asked(range(100 * BATCH))
+    engine.read_from("numbers", reader)
+    while reader.limits[-1:] != [BATCH]:
+        engine.step()
+    clock.batch = 8 * SLICE
     engine.step()
-    assert reader.limits[-1] == 1
+    engine.step()
+    assert reader.limits[-1] == BATCH // 8
 
 
 def test_batches_grow_again_when_they_are_quick() -> None:

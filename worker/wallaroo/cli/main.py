@@ -3,8 +3,10 @@
 Options before APP are Wallaroo's, everything after it is the application's.
 """
 
+import io
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,12 +18,13 @@ from rich.console import Console
 
 from wallaroo import logs
 from wallaroo.cli import show
-from wallaroo.errors import InputError, WallarooParameterError
+from wallaroo.errors import Failure, InputError, WallarooParameterError
 from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory, default_directory
 from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
-from wallaroo.runtime.worker import die_with_parent, run_worker
+from wallaroo.runtime.worker import FAILED as WORKER_FAILED
+from wallaroo.runtime.worker import die_with_parent, keep_from_children, run_worker
 
 #: What can't start exits with 2, what stops by a failure with 1, what is killed with 130.
 _CANNOT_START, _FAILED, _KILLED = 2, 1, 130
@@ -60,13 +63,14 @@ def run(workers: int, directory: Path | None, app: str, arguments: tuple[str, ..
     SIGINT or SIGTERM lets everything that was read reach the sinks, and ends; a second one ends
     at once.
     """
+    cwd = Path.cwd()  # before the application's code can change it
     program = _load(app, arguments)
-    at = Directory((directory or default_directory(program.name)).absolute())
+    at = Directory(cwd / (directory or default_directory(program.name)))
     console = Console(stderr=True)
     view = show.Live(console, workers) if console.is_terminal else show.Log(workers)
     with view:
         try:
-            status = Runner(program, workers, at).run(view.update)
+            status = Runner(program, workers, at, cwd).run(view.update)
         except InputError as error:
             view.close()
             _refuse(str(error))
@@ -83,6 +87,7 @@ def run(workers: int, directory: Path | None, app: str, arguments: tuple[str, ..
             click.echo("Killed: what was in flight is lost.", err=True)
             sys.exit(_KILLED)
         view.ended(status)
+    _leave(0)
 
 
 @cli.command(context_settings=_PASS_THROUGH)
@@ -93,6 +98,7 @@ def run(workers: int, directory: Path | None, app: str, arguments: tuple[str, ..
 @click.argument("app", metavar="APP.py")
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--parent", type=int, hidden=True)
+@click.option("--lock", type=int, hidden=True)
 def worker(
     worker: int,
     workers: int,
@@ -101,12 +107,21 @@ def worker(
     app: str,
     arguments: tuple[str, ...],
     parent: int | None,
+    lock: int | None,
 ) -> None:
     """Run one worker process; `wallaroo run` starts as many as it needs."""
     if parent is not None:
         die_with_parent(parent)
+    if lock is not None:
+        keep_from_children(lock)
     logs.configure()
-    sys.exit(run_worker(_load(app, arguments), worker, workers, Directory(directory), sockets))
+    at = Directory(directory)
+    try:
+        program = load(app, arguments)
+    except (InputError, WallarooParameterError) as error:
+        at.write_failure(worker, Failure(f"worker {worker} can't load the application: {error}"))
+        _leave(WORKER_FAILED)
+    _leave(run_worker(program, worker, workers, at, sockets))
 
 
 @cli.command()
@@ -115,7 +130,7 @@ def worker(
 def status(directory: Path | None, as_json: bool) -> None:
     """Show members, assignment, epoch, and each worker's keys and events."""
     at = _find(directory)
-    address = at.coordinator()
+    address = _coordinator(at)
     if address is None:
         _show_outcome(at, as_json)
         return
@@ -153,7 +168,7 @@ def _outcome_json(outcome: dict[str, Any]) -> dict[str, Any]:
 def stop(directory: Path | None) -> None:
     """Let everything that was read reach the sinks, then end all workers."""
     at = _find(directory)
-    address = at.coordinator()
+    address = _coordinator(at)
     if address is None:
         _refuse(f"no run lives in {at.path}")
     with Client(address) as client:
@@ -161,8 +176,12 @@ def stop(directory: Path | None) -> None:
             client.stop()
         except Unreachable as error:
             _refuse(f"the run in {at.path} does not answer ({error})")
-        while at.locked:
+        while at.locked and at.outcome() is None:
             time.sleep(0.05)
+    outcome = at.outcome()
+    if outcome and outcome["ended"] not in ("ended", "stopped"):
+        show.outcome(Console(stderr=True), outcome)
+        sys.exit(_FAILED)
 
 
 def _load(app: str, arguments: tuple[str, ...]) -> Program:
@@ -187,6 +206,20 @@ def _find(directory: Path | None) -> Directory:
     return Directory(directory.absolute())
 
 
+def _coordinator(at: Directory) -> str | None:
+    try:
+        return at.coordinator()
+    except InputError as error:
+        _refuse(str(error))
+
+
+def _leave(code: int) -> NoReturn:
+    """End now: threads that user code has started, or that are blocked, hold nobody up."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _refuse(message: str) -> NoReturn:
     click.echo(f"Error: {message}", err=True)
     sys.exit(_CANNOT_START)
@@ -194,6 +227,9 @@ def _refuse(message: str) -> NoReturn:
 
 def main() -> None:
     """The program `wallaroo`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever a terminal can't show is escaped
+            stream.reconfigure(errors="backslashreplace")
     logging.captureWarnings(True)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     cli()

@@ -66,6 +66,7 @@ class Live:
             f"kept {total['keys']:,} keys, wrote {total['written']:,} outputs on "
             f"{self._workers} worker{'s' * (self._workers > 1)} "
             f"in {time.monotonic() - self._began:.1f} s",
+            markup=False,
             highlight=False,
         )
 
@@ -131,7 +132,11 @@ def failure(console: Console, failure: Failure, log: Path) -> None:
     """Why the application stopped."""
     where = "" if failure.worker is None else f" (worker {failure.worker}; log: {log})"
     console.print(
-        f"Error: {failure.message}", style="bold", markup=False, highlight=False, soft_wrap=True
+        f"Error: {failure.message}",
+        style="bold",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
     for name in ("step", "key", "event"):
         value = getattr(failure, name)
@@ -140,7 +145,10 @@ def failure(console: Console, failure: Failure, log: Path) -> None:
     if failure.traceback:
         console.print(failure.traceback.rstrip(), markup=False, highlight=False, soft_wrap=True)
     console.print(
-        f"The application has stopped{where}.", markup=False, highlight=False, soft_wrap=True
+        f"The application has stopped{where}.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -149,6 +157,7 @@ def status(console: Console, found: dict[str, Any]) -> None:
     console.print(
         f"{found['application']}: {found['phase']}, epoch {found['epoch']}, "
         f"assignment version {found['version']}",
+        markup=False,
         highlight=False,
     )
     shares: dict[int, int] = {}
@@ -173,14 +182,20 @@ def status(console: Console, found: dict[str, Any]) -> None:
     console.print(table)
     for each in found["workers"]:
         for text in each["waiting"]:
-            console.print(f"worker {each['worker']} waits for {text}", highlight=False)
+            console.print(
+                f"worker {each['worker']} waits for {text}", markup=False, highlight=False
+            )
     if found["error"]:
         _error(console, found["error"])
 
 
 def outcome(console: Console, found: dict[str, Any]) -> None:
     """How the last run ended."""
-    console.print(f"{found['application']}: not running; the last run {_HOW[found['ended']]}")
+    console.print(
+        f"{found['application']}: not running; the last run {_HOW[found['ended']]}",
+        markup=False,
+        highlight=False,
+    )
     if found["error"]:
         _error(console, found["error"])
 

@@ -3,7 +3,6 @@
 On several workers each writes a part of its own beside the path that the user named.
 """
 
-import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +39,8 @@ class FileSinkConfig(SinkConfig[T]):
             self.path = Path(path)
         except TypeError:
             raise WallarooParameterError(f"FileSinkConfig: {path!r} is not a path") from None
+        if not self.path.name:
+            raise WallarooParameterError(f"FileSinkConfig: {path!r} names no file")
         if encoder is not None and not isinstance(encoder, Encoder):
             raise WallarooParameterError(
                 f"FileSinkConfig {self.path}: encoder must be decorated with @wallaroo.encoder, "
@@ -58,6 +59,27 @@ class FileSinkConfig(SinkConfig[T]):
             return self.path
         return self.path.with_name(f"{self.path.stem}.part-{worker}{self.path.suffix}")
 
+    def writes(self, path: Path) -> bool:
+        """Whether `path` is the sink's file or a part of it, of any number of workers.
+
+        >>> import wallaroo
+        >>> wallaroo.FileSinkConfig("counts.txt").writes(Path("counts.part-7.txt"))
+        True
+        """
+        mine = self.path.resolve()
+        path = path.resolve()
+        return path.parent == mine.parent and (
+            path.name == mine.name or self._part_number(path.name) is not None
+        )
+
+    def _part_number(self, name: str) -> int | None:
+        """The worker whose part of this sink has that name; None if it is no part."""
+        start, end = f"{self.path.stem}.part-", self.path.suffix
+        number = name.removeprefix(start).removesuffix(end)
+        if not number.isdecimal() or name != f"{start}{number}{end}":
+            return None
+        return int(number)
+
     def open(self, services: Services) -> SinkWriter:
         mine = self.part(services.worker, services.workers)
         try:
@@ -71,10 +93,8 @@ class FileSinkConfig(SinkConfig[T]):
     def _remove_stale(self, workers: int) -> None:
         """What an earlier run with more workers, or with one, left: it is no part of this."""
         current = {self.part(worker, workers) for worker in range(workers)}
-        stem, suffix = self.path.stem, self.path.suffix
-        for path in self.path.parent.glob(f"{glob.escape(stem)}.part-*{glob.escape(suffix)}"):
-            number = path.name.removeprefix(f"{stem}.part-").removesuffix(suffix)
-            if number.isdigit() and path not in current:
+        for path in self.path.parent.iterdir():
+            if self._part_number(path.name) is not None and path not in current:
                 path.unlink()
         if self.path not in current and self.path.is_file():
             self.path.unlink()

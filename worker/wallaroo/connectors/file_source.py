@@ -71,6 +71,12 @@ class FileSourceConfig(SourceConfig[T]):
                 raise InputError(f"source '{self.name}': {self.path} is a folder")
             raise InputError(f"source '{self.name}': no file matches {self.path}")
         for path in paths:
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                raise InputError(
+                    f"source '{self.name}': the name of {path!r} is not UTF-8; rename the file"
+                ) from None
             if not os.access(path, os.R_OK):  # not open(): a pipe would wait for its writer
                 why = "Permission denied" if Path(path).exists() else "it links to nothing"
                 raise InputError(f"source '{self.name}': can't read {path}: {why}")

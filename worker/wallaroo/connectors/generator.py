@@ -1,12 +1,16 @@
 """A source that makes its own events: one partition, read by the one worker that owns it."""
 
+import time
 import traceback
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from wallaroo.api.connectors import Services, SourceConfig, SourceReader
-from wallaroo.errors import DataflowError, Failure, WallarooParameterError, shorten
+from wallaroo.errors import DataflowError, Failure, WallarooParameterError, message_of, shorten
 
 T = TypeVar("T")
+
+#: Seconds after which what there is goes on, about.
+_SLICE = 0.002
 Value = TypeVar("Value", covariant=True)
 
 
@@ -77,19 +81,22 @@ class _Reader(SourceReader):
                 if value is not None:
                     events.append(value)
                     limit -= 1
+            until = time.monotonic() + _SLICE
             while value is not None and limit:
                 value = apply(value)
                 if value is not None:
                     events.append(value)
                     limit -= 1
+                if not limit % 16 and time.monotonic() > until:
+                    break
         except Exception as error:
             frames = error.__traceback__
             if frames and frames.tb_next:
                 frames = frames.tb_next  # the user's own
             raise DataflowError(
                 Failure(
-                    f"the generator of source '{self._name}' raised {type(error).__name__}: "
-                    f"{error}, after {shorten(value)}",
+                    f"the generator of source '{self._name}' raised {message_of(error)}, "
+                    f"after {shorten(value)}",
                     step=f"source '{self._name}'",
                     event=shorten(value),
                     traceback="".join(traceback.format_exception(type(error), error, frames)),

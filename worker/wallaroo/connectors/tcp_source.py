@@ -6,6 +6,8 @@ the application had not read is lost if the application crashes.
 """
 
 import asyncio
+import errno
+import os
 import socket
 from collections import deque
 from typing import Any, TypeVar, cast, overload
@@ -25,6 +27,8 @@ _ROOM = 1 << 18
 #: When the application stops: seconds of quiet after which a connection is closed, and the
 #: longest that a busy one is still served.
 _QUIET, _DRAIN = 0.2, 5.0
+#: Turns of the event loop without a new connection after which none is waiting to be let in.
+_TURNS = 8
 
 _log = structlog.get_logger("wallaroo.tcp_source")
 
@@ -119,21 +123,36 @@ class TCPSourceConfig(SourceConfig[T]):
         return [self.name]
 
     def open(self, partition: str, services: Services) -> SourceReader:
-        try:
-            family, _, _, _, address = socket.getaddrinfo(
-                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            listener = socket.create_server(
-                cast("tuple[str, int]", address[:2]), family=family, backlog=1024
-            )
-        except (OSError, UnicodeError) as error:  # UnicodeError: the host is no name
-            why = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"source '{self.name}': can't listen on {self.host}:{self.port}: {why}"
-            ) from None
         reader = _Reader(self, services)
-        services.spawn(reader.serve(listener))
+        services.spawn(reader.serve(self._listen()))
         return reader
+
+    def _listen(self) -> list[socket.socket]:
+        """On every address that the host has: localhost has two."""
+        listeners: list[socket.socket] = []
+        try:
+            for family, _, _, _, address in socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                try:
+                    listeners.append(
+                        socket.create_server(
+                            cast("tuple[str, int]", address[:2]), family=family, backlog=1024
+                        )
+                    )
+                except OSError as error:
+                    if error.errno != errno.EADDRNOTAVAIL:  # a name for an address we lack
+                        raise
+            if not listeners:
+                raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        except (OSError, UnicodeError) as error:  # UnicodeError: the host is no name
+            for listener in listeners:
+                listener.close()
+            why = error.strerror if isinstance(error, OSError) else None
+            raise InputError(
+                f"source '{self.name}': can't listen on {self.host}:{self.port}: {why or error}"
+            ) from None
+        return listeners
 
 
 class _Reader(SourceReader):
@@ -143,15 +162,21 @@ class _Reader(SourceReader):
         self.services = services
         self.ready: deque[_Connection] = deque()
         self.connections: set[_Connection] = set()
+        self.accepted = 0
         self._stopping = asyncio.Event()
         self._stopped = False
 
-    async def serve(self, listener: socket.socket) -> None:
+    async def serve(self, listeners: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Connection(self), sock=listener)
+        servers = [
+            await loop.create_server(lambda: _Connection(self), sock=listener)
+            for listener in listeners
+        ]
         try:
             await self._stopping.wait()
-            server.close()
+            await self._accept_rest()
+            for server in servers:
+                server.close()
             deadline = loop.time() + _DRAIN
             while self.connections and loop.time() < deadline:
                 await asyncio.sleep(_QUIET / 4)
@@ -159,11 +184,21 @@ class _Reader(SourceReader):
                     if connection.quiet(loop.time() - _QUIET):
                         connection.close()
         finally:
-            server.close()
+            for server in servers:
+                server.close()
             for connection in list(self.connections):
                 connection.close()
             self._stopped = True
             self.services.wake()
+
+    async def _accept_rest(self) -> None:
+        """Let those in who had connected before the stop."""
+        turns = 0
+        before = self.accepted
+        while turns < _TURNS:
+            await asyncio.sleep(0)
+            turns = turns + 1 if self.accepted == before else 0
+            before = self.accepted
 
     def read(self, limit: int) -> list[Any]:
         frames: list[bytes] = []
@@ -192,8 +227,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._peer = "{}:{}".format(*transport.get_extra_info("peername")[:2])
+        # It has none if it is gone again already.
+        self._peer = "{}:{}".format(*(transport.get_extra_info("peername") or ("?", 0))[:2])
         self._reader.connections.add(self)
+        self._reader.accepted += 1
 
     def data_received(self, data: bytes) -> None:
         self._heard = asyncio.get_running_loop().time()

@@ -96,7 +96,8 @@ class _Task:
     outboxes: list[Outbox]
     locals: list[Inbox]
     sinks: list["_Sink"]
-    limit: int = BATCH
+    #: Events of a batch that takes about a slice, as far as is known: it begins small.
+    limit: int = 1
     passed: int = 0
     batches: dict[tuple[int, frozenset[int], frozenset[int]], Batch] = field(default_factory=dict)
     #: Stages that batches of this one may run inlined, itself first.
@@ -340,11 +341,12 @@ class Engine:
             return True
         if not source.readers or not self._has_room(task):
             return False
+        began = self._clock()
         events = source.read(task.limit)
         if not events:
             return bool(source.pending) and not source.readers
         self.counters.read += len(events)
-        self._run(task, source.decoder, events)
+        self._run(task, source.decoder, events, began)
         return True
 
     def _read_inbox(self, task: _Task, inbox: Inbox) -> bool:
@@ -359,6 +361,7 @@ class Engine:
             return True
         if not self._has_room(task):
             return False
+        began = self._clock()
         try:
             events = inbox.take_events(self._codec, task.limit)
         except CodecError as error:
@@ -367,7 +370,7 @@ class Engine:
             ) from error
         if not inbox.local:
             self.counters.received += len(events)
-        self._run(task, inbox.edge, events)
+        self._run(task, inbox.edge, events, began)
         return True
 
     def _has_room(self, task: _Task) -> bool:
@@ -415,12 +418,13 @@ class Engine:
             self._lines[batch.file] = batch.lines
         return batch
 
-    def _run(self, task: _Task, entry: Edge | Decoder[Any] | None, events: list[Any]) -> None:
-        began = self._clock()
+    def _run(
+        self, task: _Task, entry: Edge | Decoder[Any] | None, events: list[Any], began: float
+    ) -> None:
         batch = self._batch(task, entry)
         try:
             batch.run(events)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # whatever a user's function raises, the application stops
             raise explain(error, self._lines) from error
         for each in task.reach:
             for inbox in each.locals:
@@ -433,7 +437,7 @@ class Engine:
                     self._write(sink)
         took = self._clock() - began
         if took > SLICE:
-            task.limit = max(1, min(task.limit, len(events)) // 2)
+            task.limit = max(1, int(len(events) * SLICE / took))
         elif took < SLICE / 4 and task.limit < BATCH:
             task.limit *= 2
 
@@ -449,7 +453,16 @@ class Engine:
                 )
             )
         self.counters.written += len(sink.values)
-        sink.writer.write(sink.values)
+        try:
+            sink.writer.write(sink.values)
+        except UnicodeEncodeError as error:
+            step = encoder.title if encoder else "sink"
+            raise DataflowError(
+                Failure(
+                    f"{step} returned {shorten(error.object)}, which has no UTF-8 ({error.reason})",
+                    step=step,
+                )
+            ) from error
         sink.values.clear()
 
     def _encoding(self, outbox: Outbox, encode: Callable[[], None]) -> None:

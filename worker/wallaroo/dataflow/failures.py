@@ -4,7 +4,7 @@ import traceback
 from types import FrameType, TracebackType
 
 from wallaroo.dataflow.codegen import Line
-from wallaroo.errors import DataflowError, Failure, shorten
+from wallaroo.errors import DataflowError, Failure, message_of, shorten
 from wallaroo.partitioning import normalize_key
 from wallaroo.state.live import NotMyKey
 
@@ -54,7 +54,7 @@ def _failure(error: BaseException, frame: FrameType, line: Line) -> Failure:
         )
     text = "".join(traceback.format_exception(type(error), error, _below(error, frame)))
     return Failure(
-        f"{line.step.title} raised {type(error).__name__}: {error}",
+        f"{line.step.title} raised {message_of(error)}",
         step=line.step.title,
         key=shown_key,
         event=event,

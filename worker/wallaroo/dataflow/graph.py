@@ -7,7 +7,8 @@ barrier alignment, so every state belongs to exactly one stage. Stages are cut
 - before a state step or a sink where branches meet, and after an event that goes two ways: a
   *forward* hands events over inside the worker.
 
-The stateless steps after a merge need no cut: each branch does them for itself.
+The stateless steps after a merge need no cut: each branch does them for itself, unless there are
+many branches.
 """
 
 from collections import Counter
@@ -35,6 +36,8 @@ from wallaroo.api.steps import (
 
 #: Python nests loops at most 20 deep; each multi step is a loop of the generated function.
 _LOOPS = 8
+#: Most branches whose next steps are each branch's own; more meet first.
+_BRANCHES = 4
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,8 @@ class _Builder:
                     ends = [self.exchange(node)]
                 case MergeNode():
                     ends = self.take(node)
+                    if len(ends) > _BRANCHES:
+                        ends = self.meet(ends)
                 case SinkNode():
                     self.sink(node)
                     ends = []
@@ -194,6 +199,11 @@ class _Builder:
             for parent in node.parents
             for end in self.ends[parent]
         ]
+
+    def meet(self, ends: list[_Draft]) -> list[_Draft]:
+        """As few new stages as can be, where `ends` come together: those with a key, and others."""
+        groups = [[end for end in ends if end.routed is routed] for routed in (True, False)]
+        return [self.forward(group) if len(group) > 1 else group[0] for group in groups if group]
 
     def parents_ends(self, node: Node) -> list[_Draft]:
         return [end for parent in node.parents for end in self.ends[parent]]

@@ -120,7 +120,7 @@ class Coordinator:
     #: The workers that have done what the phase waits for.
     _done: set[int] = field(default_factory=set)
     _ended: set[int] = field(default_factory=set)
-    _stop: bool = False
+    stop_requested: bool = False
 
     def handle(self, event: Event) -> list[Effect]:
         """Take an event in; what comes out is to be carried out in this order."""
@@ -132,7 +132,7 @@ class Coordinator:
                     self.phase = Phase.FAILED
                 return []
             case StopRequested():
-                self._stop = True
+                self.stop_requested = True
                 return self._maybe_stop()
             case Connected():
                 if self.phase is not Phase.CONNECTING or not self._all_done(event.worker):
@@ -190,7 +190,7 @@ class Coordinator:
         """A final barrier, if it is time for one: at a stop, or when all sources have ended."""
         if self.phase is not Phase.RUNNING:
             return []
-        if not self._stop and len(self._ended) < self.workers:
+        if not self.stop_requested and len(self._ended) < self.workers:
             return []
         self._enter(Phase.STOPPING)
         self.epoch += 1

@@ -45,7 +45,7 @@ def load(path: str, arguments: tuple[str, ...]) -> Program:
         hint = "; is it a folder?" if file.is_dir() else ""
         raise InputError(f"no such application: {path}{hint} (a Python file, such as app.py)")
     name = file.stem
-    if name in sys.stdlib_module_names or name.partition(".")[0] == "wallaroo":
+    if name in sys.stdlib_module_names or name in sys.modules:
         raise InputError(
             f"{path} has the name of a module that Python or Wallaroo needs; rename the file"
         )

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import grpc
 
+from wallaroo.runtime.coordinator import CONTROL_OPTIONS
 from wallaroo.runtime.messages import status_dict
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
@@ -18,7 +19,7 @@ class Client:
     """A connection to the coordinator at `address`."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address)
+        self._channel = grpc.insecure_channel(address, options=CONTROL_OPTIONS)
         self._stub = control_pb2_grpc.CoordinatorStub(self._channel)
 
     def __enter__(self) -> Self:

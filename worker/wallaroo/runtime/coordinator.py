@@ -22,6 +22,16 @@ from wallaroo.v1 import control_pb2_grpc
 #: The cluster's incarnation. There is one as long as a lost worker ends the run.
 GENERATION = 1
 
+#: Of the connections to the coordinator: a message names every partition of every source, and
+#: whoever looks before it listens looks again soon.
+CONTROL_OPTIONS = [
+    ("grpc.max_receive_message_length", 1 << 28),
+    ("grpc.max_send_message_length", 1 << 28),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+
 _log = structlog.get_logger("wallaroo.coordinator")
 
 
@@ -39,6 +49,9 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         self._partitions = partitions
         self._machine = protocol.Coordinator(workers=len(assignment.workers))
         self._lock = threading.Lock()
+        #: Who is connected, and that somebody no longer is.
+        self._members: set[int] = set()
+        self._left = threading.Condition(self._lock)
         self._queues: dict[int, queue.SimpleQueue[pb.ToWorker | None]] = {}
         self._status: dict[int, pb.WorkerStatus] = {}
         self._failure: Failure | None = None
@@ -47,7 +60,7 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         """Start to listen at `address`."""
         # Each member holds a thread for as long as it is one; the rest answer short calls.
         threads = ThreadPoolExecutor(len(self._assignment.workers) + 4, "coordinator")
-        server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])
+        server = grpc.server(threads, options=[("grpc.so_reuseport", 0), *CONTROL_OPTIONS])
         control_pb2_grpc.add_CoordinatorServicer_to_server(self, server)
         server.add_insecure_port(address)
         server.start()
@@ -64,14 +77,8 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         assert first is not None
         worker = first.register.worker
         mine: queue.SimpleQueue[pb.ToWorker | None] = queue.SimpleQueue()
-        with self._lock:
-            self._queues.setdefault(worker, mine)
-            self._status[worker] = pb.WorkerStatus(worker=worker, pid=first.register.pid)
         context.add_callback(lambda: mine.put(None))
-        self._handle(
-            protocol.Registered(worker, first.register.address, first.register.fingerprint),
-            refused=mine,
-        )
+        accepted = self._register(first.register, mine)
         reader = threading.Thread(
             target=self._read,
             args=(worker, requests, mine),
@@ -81,7 +88,11 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         reader.start()
         while (message := mine.get()) is not None:
             yield message
-        self._handle(protocol.Lost(worker))
+        if accepted:
+            self._handle(protocol.Lost(worker))
+            with self._lock:
+                self._members.discard(worker)
+                self._left.notify_all()
 
     def Status(  # noqa: N802
         self, request: pb.StatusRequest, context: grpc.ServicerContext
@@ -96,6 +107,7 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 phase=self._machine.phase.value,
                 generation=GENERATION,
                 epoch=self._machine.epoch,
+                stop_requested=self._machine.stop_requested,
                 assignment=assignment_message(self._assignment),
                 workers=[status for _, status in sorted(self._status.items())],
                 failure=failure_message(self._failure) if self._failure else None,
@@ -107,7 +119,33 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         self._handle(protocol.StopRequested())
         return pb.StopReply()
 
+    def wait_until_alone(self) -> None:
+        """Return when no other member is connected: all have got what they were told."""
+        with self._lock:
+            self._left.wait_for(lambda: self._members <= {0})
+
     # Between messages and the state machine
+
+    def _register(
+        self, register: pb.Register, mine: "queue.SimpleQueue[pb.ToWorker | None]"
+    ) -> bool:
+        """Whether the worker may take part; it is told if it may not."""
+        worker = register.worker
+        with self._lock:
+            event = protocol.Registered(worker, register.address, register.fingerprint)
+            fresh = worker not in self._members
+            if fresh:
+                self._queues[worker] = mine
+            effects = self._machine.handle(event)
+            refused = any(isinstance(effect, protocol.Refuse) for effect in effects)
+            if fresh and refused:
+                del self._queues[worker]
+            if fresh and not refused:
+                self._members.add(worker)
+                self._status[worker] = pb.WorkerStatus(worker=worker, pid=register.pid)
+            for effect in effects:
+                self._carry_out(effect, mine)
+        return fresh and not refused
 
     def _read(
         self,
@@ -149,12 +187,10 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                     )
                 self._handle(protocol.Lost(worker))
 
-    def _handle(
-        self, event: protocol.Event, refused: "queue.SimpleQueue[pb.ToWorker | None] | None" = None
-    ) -> None:
+    def _handle(self, event: protocol.Event) -> None:
         with self._lock:
             for effect in self._machine.handle(event):
-                self._carry_out(effect, refused)
+                self._carry_out(effect, None)
 
     def _carry_out(
         self,

@@ -53,14 +53,10 @@ class Directory:
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_empty()
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._lock(lock)
             owner = self._read("application.json")
-            if owner is None and any(entry.name != "lock" for entry in self.path.iterdir()):
-                raise InputError(
-                    f"{self.path} is not empty and belongs to no application of Wallaroo's; "
-                    "choose another --dir"
-                )
             if owner is not None and owner.get("application") != application:
                 raise InputError(
                     f"{self.path} belongs to the application {owner.get('application')!r}, not to "
@@ -76,6 +72,15 @@ class Directory:
         except OSError as error:
             raise InputError(f"can't use {self.path}: {error.strerror}") from None
         return lock
+
+    def _check_empty(self) -> None:
+        """Raise `InputError` if there is something that is not Wallaroo's."""
+        names = {entry.name for entry in self.path.iterdir()} - {"lock"}
+        if names and "application.json" not in names:
+            raise InputError(
+                f"{self.path} is not empty and belongs to no application of Wallaroo's; "
+                "choose another --dir"
+            )
 
     def _remove_stale_sockets(self) -> None:
         """Those of a run whose runner was killed; the lock says that it is over."""
@@ -184,7 +189,8 @@ class Sockets:
 
     def __init__(self) -> None:
         base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        if len(base) > 60 or not os.access(base, os.W_OK):
+        # gRPC decodes what looks like an escape; a socket's path is at most 107 bytes.
+        if len(os.fsencode(base)) > 60 or set(base) & set("%?#") or not os.access(base, os.W_OK):
             base = "/tmp"  # noqa: S108  mkdtemp makes a private directory in it
         self.path = Path(tempfile.mkdtemp(prefix="wallaroo-", dir=base))
 

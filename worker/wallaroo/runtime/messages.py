@@ -57,6 +57,7 @@ def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
     return {
         "application": status.application,
         "phase": status.phase,
+        "stop_requested": status.stop_requested,
         "generation": status.generation,
         "epoch": status.epoch,
         "members": sorted({piece.worker for piece in assignment.pieces}),

@@ -4,6 +4,7 @@ It does what a StatefulSet and a person with kubectl do in a cluster. Workers en
 however it ends.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,11 @@ from types import FrameType
 from typing import Any
 
 from wallaroo.api.pipeline import SourceNode, ordered
-from wallaroo.errors import Failure
+from wallaroo.connectors.file_sink import FileSinkConfig
+from wallaroo.connectors.file_source import FileSourceConfig
+from wallaroo.dataflow.graph import Graph
+from wallaroo.errors import Failure, InputError
+from wallaroo.protocol.coordinator import Phase
 from wallaroo.runtime.application import Program
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory, Sockets
@@ -49,10 +54,14 @@ class Stopped(Exception):
 
 
 class Runner:
-    """Runs `program` on `workers` processes, with state and logs in `directory`."""
+    """Runs `program` on `workers` processes, with state and logs in `directory`.
 
-    def __init__(self, program: Program, workers: int, directory: Directory) -> None:
+    cwd: the folder in which the workers start.
+    """
+
+    def __init__(self, program: Program, workers: int, directory: Directory, cwd: Path) -> None:
         self._program = program
+        self._cwd = cwd
         self._workers = workers
         self._directory = directory
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -65,9 +74,7 @@ class Runner:
         show: called now and then with the status.
         Raises `InputError`, `Stopped`, `WorkerEnded` and `Interrupted`.
         """
-        for node in ordered(self._program.graph.application.node):
-            if isinstance(node, SourceNode):
-                node.config.partitions()  # says what is wrong before anything is started
+        _check_connectors(self._program.graph)
         lock = self._directory.claim(self._program.name)
         sockets = Sockets()
         before = {
@@ -81,8 +88,9 @@ class Runner:
                 self._processes.append(self._spawn(worker, lock, sockets.path))
             with Client(sockets.coordinator) as client:
                 self._watch(client, show)
-            outcome["ended"] = "stopped" if self._signals else "ended"
-            return self._directory.status() or {}
+            status = self._directory.status() or {}
+            outcome["ended"] = "stopped" if status.get("stop_requested") else "ended"
+            return status
         except Stopped as error:
             outcome = {"ended": "failed", "error": asdict(error.failure)}
             raise
@@ -91,23 +99,29 @@ class Runner:
             raise
         finally:
             self._kill()
-            self._directory.write_outcome(
-                {"application": self._program.name, **outcome, "status": self._directory.status()}
-            )
             sockets.remove()
             for number, handler in before.items():
                 signal.signal(number, handler)
+            with contextlib.suppress(OSError):  # the folder has been deleted, or the disk is full
+                self._directory.write_outcome(
+                    {
+                        "application": self._program.name,
+                        **outcome,
+                        "status": self._directory.status(),
+                    }
+                )
 
     def _spawn(self, worker: int, lock: int, sockets: Path) -> subprocess.Popen[bytes]:
         # -P: modules come from where Python and the application are, not from this folder.
         command = [sys.executable, "-u", "-P", "-m", "wallaroo", "worker"]
         command += ["--worker", str(worker), "--workers", str(self._workers)]
-        command += ["--parent", str(os.getpid())]
+        command += ["--parent", str(os.getpid()), "--lock", str(lock)]
         command += ["--dir", str(self._directory.path), "--sockets", str(sockets)]
         command += ["--", str(self._program.path), *self._program.arguments]
         with self._directory.log(worker).open("ab") as log:
             return subprocess.Popen(  # noqa: S603  our own interpreter
                 command,
+                cwd=self._cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -130,6 +144,7 @@ class Runner:
                 self._ask(client, show)
             time.sleep(_LOOK)
         self._check()
+        self._check_finished()
 
     def _ask(self, client: Client, show: Callable[[dict[str, Any]], None]) -> None:
         try:
@@ -148,12 +163,23 @@ class Runner:
                 continue
             log = self._directory.log(worker)
             failure = self._directory.failure(worker) if code == FAILED else None
+            if failure and failure.message.startswith("lost worker "):
+                self._check_finished()  # it may have lost one that ended as if all were done
             if failure:
                 raise Stopped(Failure(**{**asdict(failure), "worker": worker}), log)
             how = (
                 f"was ended by {signal.Signals(-code).name}" if code < 0 else f"broke (code {code})"
             )
             raise WorkerEnded(worker, how, log)
+
+    def _check_finished(self) -> None:
+        """Raise if a worker has ended with 0 though the application has not."""
+        if (self._directory.status() or {}).get("phase") == Phase.ENDED.value:
+            return
+        for worker, process in enumerate(self._processes):
+            if process.poll() == 0:
+                how = "ended by itself (code 0) before the application did"
+                raise WorkerEnded(worker, how, self._directory.log(worker))
 
     def _kill(self) -> None:
         """End what is left of our processes."""
@@ -167,3 +193,24 @@ class Runner:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _check_connectors(graph: Graph) -> None:
+    """Raise `InputError` for what can be told before anything is started."""
+    files = [sink for sink in graph.sinks if isinstance(sink, FileSinkConfig)]
+    for index, sink in enumerate(files):
+        if any(other.path.resolve() == sink.path.resolve() for other in files[:index]):
+            raise InputError(f"two sinks write {sink.path}; give one of them another path")
+    for node in ordered(graph.application.node):
+        if not isinstance(node, SourceNode):
+            continue
+        partitions = node.config.partitions()
+        if not isinstance(node.config, FileSourceConfig):
+            continue
+        for sink in files:
+            for path in partitions:
+                if sink.writes(Path(path)):
+                    raise InputError(
+                        f"source '{node.name}' reads {path}, which the sink {sink.path} of the "
+                        "same application writes; give the sink another path"
+                    )

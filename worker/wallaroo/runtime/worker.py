@@ -31,7 +31,7 @@ from wallaroo.dataflow.exchange import Inbox, Outbox
 from wallaroo.errors import DataflowError, Failure, InputError
 from wallaroo.partitioning import Assignment, partition_point
 from wallaroo.runtime.application import Program
-from wallaroo.runtime.coordinator import GENERATION, CoordinatorService
+from wallaroo.runtime.coordinator import CONTROL_OPTIONS, GENERATION, CoordinatorService
 from wallaroo.runtime.directory import Directory, coordinator_address, worker_address
 from wallaroo.runtime.exchange import Lost, Receiver, Sender
 from wallaroo.runtime.messages import assignment_from, failure_message, status_dict
@@ -69,6 +69,17 @@ def die_with_parent(parent: int) -> None:
         threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
+def keep_from_children(lock: int) -> None:
+    """Close `lock` in processes that user code forks: it is held by workers alone."""
+
+    def close() -> None:
+        with contextlib.suppress(OSError):
+            os.close(lock)
+
+    os.register_at_fork(after_in_child=close)
+    os.set_inheritable(lock, False)
+
+
 class Worker:
     """Worker `worker` of `workers`, with its log in `directory` and its socket in `sockets`."""
 
@@ -81,7 +92,10 @@ class Worker:
         self._directory = directory
         self._sockets = sockets
         self._codec = Codec(AllowList([program.path.parent]))
-        self._threads = ThreadPoolExecutor(1, "background")
+        # One for each source and sink: one that blocks holds up no other.
+        nodes = ordered(program.graph.application.node)
+        connectors = sum(isinstance(node, SourceNode) for node in nodes) + len(program.graph.sinks)
+        self._threads = ThreadPoolExecutor(connectors, "background")
         self._control = _Control(coordinator_address(sockets))
         self._tasks: set[asyncio.Task[None]] = set()
         self._senders: dict[int, Sender] = {}
@@ -120,11 +134,15 @@ class Worker:
         for sender in self._senders.values():
             await sender.close()
         await server.stop(None)
+        if service:
+            with contextlib.suppress(OSError):  # the runner says what it knows
+                self._directory.write_status(status_dict(service.status()))
         self._control.leave()
         if service and coordinator:
-            self._directory.write_status(status_dict(service.status()))
+            if not self._failure:
+                await asyncio.to_thread(service.wait_until_alone)
             coordinator.stop(None).wait()
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         return FAILED if self._failure else 0
 
     def _coordinate(self) -> tuple[CoordinatorService, grpc.Server]:
@@ -169,7 +187,10 @@ class Worker:
 
     def _ran(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
             return
         if isinstance(error, DataflowError):
             self.fail(error.failure)
@@ -187,12 +208,14 @@ class Worker:
         if self._failure or self._finishing:
             return
         self._failure = failure
-        _log.error("stopped", reason=failure.message, step=failure.step, key=failure.key)
-        if failure.traceback:
-            sys.stderr.write(failure.traceback)
-        self._directory.write_failure(self.worker, failure)
-        self._control.send(pb.FromWorker(failed=pb.Failed(failure=failure_message(failure))))
         self._done.set()
+        _log.error("stopped", reason=failure.message, step=failure.step, key=failure.key)
+        sys.stderr.write(failure.traceback)
+        try:
+            self._directory.write_failure(self.worker, failure)
+        except OSError as error:
+            _log.error("the reason can't be written", why=str(error))
+        self._control.send(pb.FromWorker(failed=pb.Failed(failure=failure_message(failure))))
 
     def waiting(self, what: str, why: str) -> None:
         """Tell the user what `what` waits for."""
@@ -333,7 +356,7 @@ class _Control:
     """The connection to the coordinator: a thread reads it, gRPC's own write it."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address)
+        self._channel = grpc.insecure_channel(address, options=CONTROL_OPTIONS)
         self._outgoing: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._reader: threading.Thread | None = None
 
