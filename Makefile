@@ -39,7 +39,7 @@ protos: setup
 ## Throughput, latency and memory beside the bare Python loop, and bytewax where it can be had.
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]' || \
-		$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt numpy psutil
+		$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt numpy
 	$(BIN)/python benchmarks/bench.py
 
 clean:

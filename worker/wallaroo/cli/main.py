@@ -3,6 +3,7 @@
 Options before APP are Wallaroo's, everything after it is the application's.
 """
 
+import gc
 import io
 import json
 import logging
@@ -115,6 +116,9 @@ def worker(
     if lock is not None:
         keep_from_children(lock)
     logs.configure()
+    # Most objects here are state that lives long; to look for cycles among young ones as often as
+    # by default costs a twentieth. The application's own setting, if any, comes later and wins.
+    gc.set_threshold(10_000, 10, 10)
     at = Directory(directory)
     try:
         program = load(app, arguments)
