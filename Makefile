@@ -38,8 +38,7 @@ protos: setup
 
 ## Throughput, latency and memory beside the bare Python loop, and bytewax where it can be had.
 bench: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]' || \
-		$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt numpy
+	-$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench.py
 
 clean:

@@ -1,5 +1,6 @@
 """The configs that a user writes, in the old forms and the new one, and what they refuse."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,33 @@ class TestFileConfigs:
     def test_a_sink_refuses_what_is_no_encoder(self, encoder: Any) -> None:
         with pytest.raises(WallarooParameterError, match=r"out\.txt: encoder must be decorated"):
             wallaroo.FileSinkConfig("out.txt", encoder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda: wallaroo.TCPSourceConfig(host="h", port="7010", decoder=decode),
+        lambda: wallaroo.TCPSourceConfig("h", "7010", decoder=decode),
+        lambda: wallaroo.TCPSourceConfig("h", 7010, decode, parallelism=3),
+        lambda: wallaroo.TCPSourceConfig(name="h:7010", host="h", port=7010, decoder=decode),
+        lambda: wallaroo.TCPSourceConfig("h:7010", "h", 7010, decoder=decode),
+    ],
+)
+def test_a_tcp_source_takes_its_arguments_by_name_in_either_form(
+    config: Callable[[], wallaroo.TCPSourceConfig[Any]],
+) -> None:
+    made = config()
+    assert (made.name, made.host, made.port) == ("h:7010", "h", 7010)
+
+
+def test_a_generator_may_be_named_as_in_0_6_1() -> None:
+    class Ones:
+        def initial_value(self) -> int:
+            return 1
+
+        def apply(self, previous: int) -> int:
+            return previous
+
+    gen = Ones()
+    assert wallaroo.GenSourceConfig(gen_instance=gen).gen is gen
+    assert wallaroo.GenSourceConfig(name="ones", gen_instance=gen).name == "ones"

@@ -119,6 +119,13 @@ def test_a_lost_worker_is_a_failure_unless_all_have_ended() -> None:
     assert tell(machine, StopRequested(), SourcesEnded(0), SourcesEnded(1)) == []
 
 
+def test_a_worker_that_comes_after_a_failure_is_refused() -> None:
+    machine = Coordinator(2)
+    tell(machine, registered(0), Lost(0))
+    assert tell(machine, registered(1)) == [Refuse(1, "the application has failed")]
+    assert machine.phase is Phase.FAILED
+
+
 def test_the_loss_of_a_process_that_was_refused_harms_nobody() -> None:
     machine = running(1)
     tell(machine, registered(5), Lost(5))

@@ -144,12 +144,23 @@ class Pipeline(Generic[T]):
         return Pipeline(KeyNode((node,), extractor))
 
     def collect(self) -> "Pipeline[T]":
-        """Give all events one key, so that one worker has them all."""
+        """Give all events one key, so that one worker has them all.
+
+        >>> import wallaroo
+        >>> lines = wallaroo.source("lines", wallaroo.FileSourceConfig("lines", "*.txt"))
+        >>> together = lines.collect()
+        """
         return Pipeline(KeyNode((self._open("collect()"),)))
 
     def merge(self, other: "Pipeline[U]") -> "Pipeline[T | U]":
         """Interleave the events of two pipelines.
 
+        >>> import wallaroo
+        >>> lines = wallaroo.source("lines", wallaroo.FileSourceConfig("lines", "*.txt"))
+        >>> notes = wallaroo.source("notes", wallaroo.FileSourceConfig("notes", "*.md"))
+        >>> both = lines.merge(notes)
+
+        The order between events of the two is not defined.
         Raises `WallarooParameterError` if either has a sink already.
         """
         node = self._open("merge()")
@@ -158,11 +169,24 @@ class Pipeline(Generic[T]):
         return Pipeline(MergeNode((node, other._open("merge()"))))
 
     def to_sink(self, config: SinkConfig[T]) -> "Pipeline[T]":
-        """End the pipeline: each event goes to the sink."""
+        """End the pipeline: each event goes to the sink.
+
+        >>> import wallaroo
+        >>> lines = wallaroo.source("lines", wallaroo.FileSourceConfig("lines", "*.txt"))
+        >>> copied = lines.to_sink(wallaroo.FileSinkConfig("copy.txt"))
+
+        Raises `WallarooParameterError` if `config` is no sink's config.
+        """
         return self._to_sinks("to_sink()", [config])
 
     def to_sinks(self, configs: Sequence[SinkConfig[T]]) -> "Pipeline[T]":
         """End the pipeline: each event goes to every one of the sinks.
+
+        >>> import wallaroo
+        >>> lines = wallaroo.source("lines", wallaroo.FileSourceConfig("lines", "*.txt"))
+        >>> copies = lines.to_sinks(
+        ...     [wallaroo.FileSinkConfig("copy.txt"), wallaroo.FileSinkConfig("spare.txt")]
+        ... )
 
         Raises `WallarooParameterError` if there is none.
         """
@@ -211,6 +235,14 @@ class Application:
 
 def build_application(name: str, pipeline: Pipeline[Any]) -> Application:
     """Make a pipeline an application.
+
+    >>> import wallaroo
+    >>> def application_setup(args: list[str]) -> wallaroo.Application:
+    ...     lines = wallaroo.source("lines", wallaroo.FileSourceConfig("lines", args[1]))
+    ...     pipeline = lines.to_sink(wallaroo.FileSinkConfig(args[2]))
+    ...     return wallaroo.build_application("copy", pipeline)
+    >>> application_setup(["copy", "in.txt", "out.txt"]).name
+    'copy'
 
     Raises `WallarooParameterError` if the pipeline does not end in a sink, or two different
     steps or sources of it have the same name.
@@ -269,7 +301,7 @@ def _check_names(application: str, nodes: list[Node]) -> None:
         elif isinstance(node, SourceNode):
             if node.name in sources:
                 raise WallarooParameterError(
-                    f"application '{application}': two sources are named '{node.name}'; their "
-                    "read positions are kept by name, so give one of them another"
+                    f"application '{application}': two sources are named '{node.name}'; a "
+                    "source is known by its name, so give one of them another"
                 )
             sources.add(node.name)

@@ -115,7 +115,7 @@ def worker(
         die_with_parent(parent)
     if lock is not None:
         keep_from_children(lock)
-    logs.configure()
+    logs.configure(worker=worker)
     # Most objects here are state that lives long; to look for cycles among young ones as often as
     # by default costs a twentieth. The application's own setting, if any, comes later and wins.
     gc.set_threshold(10_000, 10, 10)

@@ -45,7 +45,13 @@ class GenSourceConfig(SourceConfig[T], Generic[T]):
     @overload
     def __init__(self, gen: Generator[T], /) -> None: ...
 
-    def __init__(self, name: Any, gen: Any = None, /) -> None:
+    @overload
+    def __init__(self, name: str = "generator", *, gen_instance: Generator[T]) -> None: ...
+
+    def __init__(
+        self, name: Any = "generator", gen: Any = None, *, gen_instance: Any = None
+    ) -> None:
+        gen = gen_instance if gen is None else gen
         self.name: str = name if gen is not None else "generator"
         self.gen: Generator[T] = gen if gen is not None else name
         for method in ("initial_value", "apply"):

@@ -81,13 +81,18 @@ class TCPSourceConfig(SourceConfig[T]):
 
     @overload
     def __init__(
-        self, host: str, port: str | int, decoder: Decoder[T], parallelism: int = 10, /
+        self, host: str, port: str | int, decoder: Decoder[T], parallelism: int = 10
     ) -> None: ...
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if len(args) >= 3 and isinstance(args[2], Decoder):
-            host, port, decoder, *_ = args
-            self._set(f"{host}:{port}", host, port, decoder, **kwargs)
+        old = dict(zip(("host", "port", "decoder", "parallelism"), args, strict=False)) | kwargs
+        if (
+            isinstance(old.get("decoder"), Decoder)
+            and "name" not in old
+            and len(old) == (len(args) + len(kwargs))
+        ):
+            old["name"] = f"{old.get('host')}:{old.get('port')}"
+            self._set(**old)
         else:
             self._set(*args, **kwargs)
 

@@ -152,6 +152,8 @@ class Coordinator:
 
     def _registered(self, event: Registered) -> list[Effect]:
         worker = event.worker
+        if self.phase in {Phase.ENDED, Phase.FAILED}:
+            return [Refuse(worker, f"the application has {self.phase.value}")]
         if self._members.get(worker) == event:
             return []
         why = self._why_not(event)

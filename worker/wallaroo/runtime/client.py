@@ -1,6 +1,5 @@
 """Talking to the coordinator of a live run, from another process."""
 
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
@@ -25,12 +24,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._channel.close()
 
     def status(self, timeout: float = 2.0) -> dict[str, Any]:

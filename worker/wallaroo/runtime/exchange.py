@@ -1,6 +1,7 @@
 """Exchanges over gRPC: a stream from each outbox to the inbox at its other end.
 
-Each stream has a connection of its own, so that one that is not read holds up no other.
+Each stream has a connection of its own: that one which is not read holds up no other then rests
+on nothing that HTTP/2 has a choice about.
 """
 
 import asyncio

@@ -405,7 +405,6 @@ def run_worker(
     program: Program, worker: int, workers: int, directory: Directory, sockets: Path
 ) -> int:
     """Run a worker in this process until the application ends; returns the exit code."""
-    structlog.contextvars.bind_contextvars(worker=worker)
     try:
         return asyncio.run(Worker(program, worker, workers, directory, sockets).run())
     except InputError as error:
