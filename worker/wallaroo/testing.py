@@ -77,14 +77,14 @@ def run(
     workers: int = 1,
     seed: int = 0,
 ) -> Result:
-    """Run `application` until its sources end, and return what came of it.
+    r"""Run `application` until its sources end, and return what came of it.
 
     >>> import wallaroo
     >>> from wallaroo import testing
     >>> lines = wallaroo.source("lines", wallaroo.FileSourceConfig("lines", "*.txt"))
     >>> copy = wallaroo.build_application("copy", lines.to_sink(wallaroo.FileSinkConfig("out")))
     >>> testing.run(copy, {"lines": ["in the", "beginning"]}, workers=3).encoded()
-    [b'in the\\n', b'beginning\\n']
+    [b'in the\n', b'beginning\n']
 
     inputs: by the name of a source, the events that it gives, after its decoder. Generators and
         files that are not named give their own; a source that listens must be named.
