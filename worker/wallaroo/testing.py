@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wallaroo.api.connectors import SinkConfig, SinkWriter, SourceReader
-from wallaroo.api.pipeline import Application, SourceNode, ordered
+from wallaroo.api.pipeline import Application, ordered
 from wallaroo.api.steps import Encoder
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.engine import Engine
@@ -201,9 +201,7 @@ class _Cluster:
         )
 
     def _open(self, inputs: dict[str, Sequence[Any]]) -> None:
-        for node in ordered(self.graph.application.node):
-            if not isinstance(node, SourceNode):
-                continue
+        for node in self.graph.sources:
             if node.name in inputs:
                 self._read(node.name, partition_point(0, 1), _Inputs(inputs.pop(node.name)))
                 continue

@@ -123,7 +123,8 @@ def worker(
     try:
         program = load(app, arguments)
     except (InputError, WallarooParameterError) as error:
-        at.write_failure(worker, Failure(f"worker {worker} can't load the application: {error}"))
+        message = f"worker {worker} can't load the application: {error}"
+        at.write_failure(worker, Failure(message, worker=worker))
         _leave(WORKER_FAILED)
     _leave(run_worker(program, worker, workers, at, sockets))
 

@@ -68,17 +68,13 @@ class FileSinkConfig(SinkConfig[T]):
         """
         mine = self.path.resolve()
         path = path.resolve()
-        return path.parent == mine.parent and (
-            path.name == mine.name or self._part_number(path.name) is not None
-        )
+        return path.parent == mine.parent and (path.name == mine.name or self._is_part(path.name))
 
-    def _part_number(self, name: str) -> int | None:
-        """The worker whose part of this sink has that name; None if it is no part."""
+    def _is_part(self, name: str) -> bool:
+        """Whether a file of that name is a part of this sink, of any number of workers."""
         start, end = f"{self.path.stem}.part-", self.path.suffix
         number = name.removeprefix(start).removesuffix(end)
-        if not number.isdecimal() or name != f"{start}{number}{end}":
-            return None
-        return int(number)
+        return number.isdecimal() and name == f"{start}{number}{end}"
 
     def open(self, services: Services) -> SinkWriter:
         mine = self.part(services.worker, services.workers)
@@ -94,7 +90,7 @@ class FileSinkConfig(SinkConfig[T]):
         """What an earlier run with more workers, or with one, left: it is no part of this."""
         current = {self.part(worker, workers) for worker in range(workers)}
         for path in self.path.parent.iterdir():
-            if self._part_number(path.name) is not None and path not in current:
+            if self._is_part(path.name) and path not in current:
                 path.unlink()
         if self.path not in current and self.path.is_file():
             self.path.unlink()

@@ -103,6 +103,11 @@ class Graph:
     sinks: tuple[SinkConfig[Any], ...]
 
     @property
+    def sources(self) -> list[SourceNode]:
+        """All sources."""
+        return [stage.source for stage in self.stages if stage.source]
+
+    @property
     def edges(self) -> list[Edge]:
         """All edges, in order of their index."""
         edges = [edge for stage in self.stages for edge in stage.edges]

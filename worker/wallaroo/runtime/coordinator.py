@@ -15,7 +15,7 @@ import structlog
 from wallaroo.errors import Failure
 from wallaroo.partitioning import Assignment
 from wallaroo.protocol import coordinator as protocol
-from wallaroo.runtime.messages import assignment_message, failure_message
+from wallaroo.runtime.messages import assignment_message, failure_from, failure_message
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
 
@@ -176,15 +176,7 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                     self._status[worker].report.CopyFrom(message.report)
             case "failed":
                 with self._lock:
-                    failure = message.failed.failure
-                    self._failure = self._failure or Failure(
-                        failure.message,
-                        worker,
-                        failure.step,
-                        failure.key,
-                        failure.event,
-                        failure.traceback,
-                    )
+                    self._failure = self._failure or failure_from(message.failed.failure)
                 self._handle(protocol.Lost(worker))
 
     def _handle(self, event: protocol.Event) -> None:

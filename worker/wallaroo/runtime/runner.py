@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from wallaroo.api.pipeline import SourceNode, ordered
 from wallaroo.connectors.file_sink import FileSinkConfig
 from wallaroo.connectors.file_source import FileSourceConfig
 from wallaroo.dataflow.graph import Graph
@@ -163,10 +162,9 @@ class Runner:
                 continue
             log = self._directory.log(worker)
             failure = self._directory.failure(worker) if code == FAILED else None
-            if failure and failure.message.startswith("lost worker "):
-                self._check_finished()  # it may have lost one that ended as if all were done
             if failure:
-                raise Stopped(Failure(**{**asdict(failure), "worker": worker}), log)
+                self._check_finished()  # it may have lost one that ended as if all were done
+                raise Stopped(failure, log)
             how = (
                 f"was ended by {signal.Signals(-code).name}" if code < 0 else f"broke (code {code})"
             )
@@ -201,16 +199,14 @@ def _check_connectors(graph: Graph) -> None:
     for index, sink in enumerate(files):
         if any(other.path.resolve() == sink.path.resolve() for other in files[:index]):
             raise InputError(f"two sinks write {sink.path}; give one of them another path")
-    for node in ordered(graph.application.node):
-        if not isinstance(node, SourceNode):
-            continue
-        partitions = node.config.partitions()
-        if not isinstance(node.config, FileSourceConfig):
+    for source in graph.sources:
+        partitions = source.config.partitions()
+        if not isinstance(source.config, FileSourceConfig):
             continue
         for sink in files:
             for path in partitions:
                 if sink.writes(Path(path)):
                     raise InputError(
-                        f"source '{node.name}' reads {path}, which the sink {sink.path} of the "
+                        f"source '{source.name}' reads {path}, which the sink {sink.path} of the "
                         "same application writes; give the sink another path"
                     )

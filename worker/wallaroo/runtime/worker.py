@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,6 @@ import grpc.aio
 import structlog
 
 from wallaroo.api.connectors import SinkWriter
-from wallaroo.api.pipeline import SourceNode, ordered
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.engine import SLICE, Engine
 from wallaroo.dataflow.exchange import Inbox, Outbox
@@ -93,9 +93,8 @@ class Worker:
         self._sockets = sockets
         self._codec = Codec(AllowList([program.path.parent]))
         # One for each source and sink: one that blocks holds up no other.
-        nodes = ordered(program.graph.application.node)
-        connectors = sum(isinstance(node, SourceNode) for node in nodes) + len(program.graph.sinks)
-        self._threads = ThreadPoolExecutor(connectors, "background")
+        connectors = [*program.graph.sources, *program.graph.sinks]
+        self._threads = ThreadPoolExecutor(len(connectors), "background")
         self._control = _Control(coordinator_address(sockets))
         self._tasks: set[asyncio.Task[None]] = set()
         self._senders: dict[int, Sender] = {}
@@ -147,9 +146,7 @@ class Worker:
 
     def _coordinate(self) -> tuple[CoordinatorService, grpc.Server]:
         partitions = {
-            node.name: node.config.partitions()
-            for node in ordered(self.program.graph.application.node)
-            if isinstance(node, SourceNode)
+            source.name: source.config.partitions() for source in self.program.graph.sources
         }
         service = CoordinatorService(self.program.name, Assignment.first(self.workers), partitions)
         return service, service.serve(coordinator_address(self._sockets))
@@ -207,7 +204,7 @@ class Worker:
         """Stop the application."""
         if self._failure or self._finishing:
             return
-        self._failure = failure
+        self._failure = failure = replace(failure, worker=self.worker)
         self._done.set()
         _log.error("stopped", reason=failure.message, step=failure.step, key=failure.key)
         sys.stderr.write(failure.traceback)
@@ -289,14 +286,12 @@ class Worker:
     def _open_sources(
         self, engine: Engine, assignment: Assignment, partitions: dict[str, list[str]]
     ) -> None:
-        for node in ordered(self.program.graph.application.node):
-            if not isinstance(node, SourceNode):
-                continue
-            names = partitions[node.name]
+        for source in self.program.graph.sources:
+            names = partitions[source.name]
             for index, name in enumerate(names):
                 owner = assignment.owner(partition_point(index, len(names)))
-                if (0 if node.config.listens else owner) == self.worker:
-                    engine.read_from(node.name, node.config.open(name, self))
+                if (0 if source.config.listens else owner) == self.worker:
+                    engine.read_from(source.name, source.config.open(name, self))
 
     async def _send(self, engine: Engine, outbox: Outbox, sender: Sender) -> None:
         try:

@@ -11,13 +11,13 @@ import pickle
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
+from wallaroo.errors import message_of
 from wallaroo.state.allowlist import AllowList, Refused
 
 #: Most values a block may hold: one pickle of more is slower per value, not faster.
 BLOCK = 512
 
 _HOOKS = ("__reduce__", "__reduce_ex__", "__getstate__")
-_MISSING = object()
 
 
 class CodecError(Exception):
@@ -45,7 +45,7 @@ def is_plain(cls: type) -> bool:
             return False
         if any(name in own for name in ("__setstate__", "__getnewargs__", "__getnewargs_ex__")):
             return False
-    return all(getattr(cls, hook, _MISSING) is getattr(object, hook, _MISSING) for hook in _HOOKS)
+    return all(getattr(cls, hook) is getattr(object, hook) for hook in _HOOKS)
 
 
 class Codec:
@@ -189,4 +189,4 @@ _WHOLE = _ATOMS | {complex, bytearray, list, tuple, dict, set, frozenset, *_FUNC
 
 
 def _say(error: Exception) -> str:
-    return str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, Refused) else message_of(error)
