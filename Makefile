@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXAMPLE := examples/word_count
 OUT := build/demo
+SEEDS ?= 1000
 
-.PHONY: setup demo test lint protos bench clean
+.PHONY: setup demo test simulate lint protos bench clean
 
 setup: .venv/ready
 
@@ -26,6 +27,10 @@ demo: setup
 test: setup lint
 	$(BIN)/pytest
 
+## Seeds 0 to SEEDS - 1 of simulated clusters, on all cores: make simulate SEEDS=10000.
+simulate: setup
+	$(BIN)/python -m tests.simulation.sim_run --seeds $(SEEDS)
+
 lint: setup
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
@@ -36,7 +41,7 @@ lint: setup
 protos: setup
 	$(BIN)/python protos/generate.py
 
-## Throughput, latency and memory beside the bare Python loop, and bytewax where it can be had.
+## Throughput, latency, memory, checkpoints, recovery, disk; the bare Python loop and bytewax beside.
 bench: setup
 	-$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench.py

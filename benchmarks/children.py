@@ -12,14 +12,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from wallaroo.errors import InputError
+from wallaroo.runtime.client import Client, Unreachable
+from wallaroo.runtime.directory import Directory
+
+T = TypeVar("T")
 
 _HERE = Path(__file__).parent
+#: Options of `wallaroo run`: no checkpoint but the one at the end.
+NO_CHECKPOINTS = ("--checkpoint-interval", "0")
 #: Seconds for an application to end after a signal.
 _PATIENCE = 10.0
+#: Seconds between looks at an application that is watched.
+_LOOK = 0.2
 
 
 class ChildFailed(Exception):
@@ -48,20 +58,120 @@ def results(path: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text()) for file in sorted(path.glob("*.json"))]
 
 
-def _command(at: Path, workers: int, app: str, arguments: tuple[object, ...]) -> list[str]:
+def _command(
+    at: Path, workers: int, app: str, arguments: Sequence[object], options: Sequence[object] = ()
+) -> list[str]:
     command = [sys.executable, "-m", "wallaroo", "run", "--workers", str(workers)]
-    return [*command, "--dir", str(at), str(_HERE / app), *map(str, arguments)]
+    command += ["--dir", str(at), *map(str, options)]
+    return [*command, str(_HERE / app), *map(str, arguments)]
 
 
-def run_wallaroo(workers: int, app: str, *arguments: object) -> None:
-    """`wallaroo run` an application of this folder until its sources end."""
+class Running:
+    """A live run of the application `app`, in the directory `at`."""
+
+    def __init__(self, at: Path, app: str, runner: subprocess.Popen[bytes], said: Path) -> None:
+        self.at = at
+        self._app = app
+        self._runner = runner
+        self._said = said
+        self._client: Client | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._runner.poll() is None
+
+    def status(self) -> dict[str, Any] | None:
+        """What `wallaroo status --json` prints; None while nobody answers.
+
+        It is asked for without starting a process, which would use a good part of a core.
+        """
+        try:
+            if self._client is None:
+                address = Directory(self.at).coordinator()
+                if address is None:
+                    return None
+                self._client = Client(address)
+            return self._client.status()
+        except (InputError, Unreachable):
+            self.close()  # a new connection does not wait before it tries
+            return None
+
+    def running(self) -> dict[str, Any]:
+        """The status once all its workers run."""
+
+        def look() -> dict[str, Any] | None:
+            status = self.status()
+            return status if status and status["phase"] == "running" else None
+
+        return self.wait_for(look, "does not run")
+
+    def wait_for(
+        self, look: Callable[[], T | None], lacking: str, every: float = 0.1, patience: float = 30.0
+    ) -> T:
+        """What `look` gives once that is not None. Raises `ChildFailed`.
+
+        every: seconds between looks. patience: seconds until it is given up; lacking: why.
+        """
+        until = time.monotonic() + patience
+        while time.monotonic() < until and self.alive:
+            found = look()
+            if found is not None:
+                return found
+            time.sleep(every)
+        raise self._failed(lacking if self.alive else "has ended")
+
+    def wait(self) -> None:
+        """Return when its sources have ended. Raises `ChildFailed` if it ends another way."""
+        if self._runner.wait():
+            raise self._failed("failed")
+
+    def _failed(self, how: str) -> ChildFailed:
+        logs = [log.read_text()[-2000:] for log in sorted(self.at.glob("logs/*"))]
+        return ChildFailed("\n".join([f"{self._app} {how}:", self._said.read_text(), *logs]))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._client:
+            self._client.__exit__()
+            self._client = None
+
+
+@contextmanager
+def started(
+    workers: int, app: str, *arguments: object, options: Sequence[object] = ()
+) -> Iterator[Running]:
+    """`wallaroo run` an application of this folder; it is killed if it lives longer than this."""
     with folder() as temporary:
-        at = temporary / "app"
-        command = _command(at, workers, app, arguments)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            logs = [log.read_text()[-2000:] for log in sorted(at.glob("logs/*"))]
-            raise ChildFailed("\n".join([f"{app} failed:", done.stderr, *logs]))
+        at, said = temporary / "app", temporary / "said"
+        with said.open("w") as file:
+            runner = subprocess.Popen(
+                _command(at, workers, app, arguments, options), stdout=file, stderr=file
+            )
+        running = Running(at, app, runner, said)
+        try:
+            yield running
+        finally:
+            running.close()
+            _end(runner)
+
+
+def run_wallaroo(
+    workers: int,
+    app: str,
+    *arguments: object,
+    options: Sequence[object] = (),
+    watch: Callable[[Running], None] | None = None,
+) -> None:
+    """`wallaroo run` an application of this folder until its sources end.
+
+    watch: called now and then meanwhile.
+    """
+    with started(workers, app, *arguments, options=options) as running:
+        while watch and running.alive:
+            watch(running)
+            time.sleep(_LOOK)
+        running.wait()
 
 
 @contextmanager
@@ -77,14 +187,21 @@ def running_wallaroo(workers: int, app: str, *arguments: object) -> Iterator[Pat
         try:
             yield at
         finally:
-            runner.send_signal(signal.SIGTERM)  # asks for an orderly end, which never comes
-            time.sleep(0.5)
-            runner.send_signal(signal.SIGTERM)
-            try:
-                runner.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                runner.kill()  # its workers end with it
-                runner.wait()
+            _end(runner)
+
+
+def _end(runner: subprocess.Popen[bytes]) -> None:
+    """End an application in the middle of what it does."""
+    if runner.poll() is not None:
+        return
+    runner.send_signal(signal.SIGTERM)  # asks for an orderly end, which may never come
+    time.sleep(0.5)
+    runner.send_signal(signal.SIGTERM)
+    try:
+        runner.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        runner.kill()  # its workers end with it
+        runner.wait()
 
 
 def status(at: Path) -> dict[str, Any] | None:
@@ -136,3 +253,9 @@ def resident_bytes(pid: int) -> int:
     """The memory of a process that is in RAM (RSS)."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def written_bytes(pid: int) -> int:
+    """What a process has caused to be written to disks, since it started."""
+    fields = Path(f"/proc/{pid}/io").read_text().split()
+    return int(fields[fields.index("write_bytes:") + 1])

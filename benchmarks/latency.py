@@ -3,10 +3,13 @@
 Two workers are offered 50,000 events a second, which is a fraction of what they can take: what is
 seen is not queueing for the processor but how long an event lies between source, exchange, state
 and sink. Events whose key belongs to the worker that read them (*local*) never leave the process;
-the others (*exchanged*) go through encoding and gRPC.
+the others (*exchanged*) go through encoding and gRPC. No checkpoint is taken but one at the end:
+what they add is the checkpoint benchmark's to say.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,8 @@ from rich.text import Text
 import children
 from report import Spread, interleaved, table, target
 
-_WORKERS, _RATE, _KEYS = 2, 50_000, 100_000
-_PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
+WORKERS, RATE, KEYS = 2, 50_000, 100_000
+PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 #: Milliseconds, of all events.
 _TARGETS = {"p50": 2.0, "p99": 5.0}
 
@@ -42,7 +45,9 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
+    """One run of an application that writes what latency_app.py does."""
+
     groups: dict[str, dict[str, float]]
     counts: dict[str, int]
     cpu: float
@@ -52,11 +57,13 @@ class _Run:
 def measure(seconds: float, warm_up: float, repetitions: int) -> Latency:
     """Offer events for `warm_up` seconds, which do not count, and `seconds` more."""
     name = "latency"
-    runs = interleaved({name: lambda: _run(seconds, warm_up)}, {name: repetitions})[name]
+    options = children.NO_CHECKPOINTS
+    once = partial(run, "latency_app.py", seconds, warm_up, options)
+    runs = interleaved({name: once}, {name: repetitions})[name]
     groups = {
         group: {
             percentile: Spread.of(run.groups[group][percentile] for run in runs)
-            for percentile in _PERCENTILES
+            for percentile in PERCENTILES
         }
         for group in runs[0].groups
     }
@@ -74,10 +81,17 @@ def measure(seconds: float, warm_up: float, repetitions: int) -> Latency:
     )
 
 
-def _run(seconds: float, warm_up: float) -> _Run:
+def run(
+    app: str,
+    seconds: float,
+    warm_up: float,
+    options: Sequence[object],
+    watch: Callable[[children.Running], None] | None = None,
+) -> Run:
+    """Run `app` once; for `options` and `watch` see `children.run_wallaroo`."""
     with children.folder() as into:
-        arguments = (_RATE, _KEYS, seconds + warm_up, _WORKERS, into)
-        children.run_wallaroo(_WORKERS, "latency_app.py", *arguments)
+        arguments = (RATE, KEYS, seconds + warm_up, WORKERS, into)
+        children.run_wallaroo(WORKERS, app, *arguments, options=options, watch=watch)
         read = _load(into, "read")
         written = _load(into, "written")
     expected = sum(len(each["due"]) for each in read)
@@ -95,7 +109,7 @@ def _run(seconds: float, warm_up: float) -> _Run:
         "until read": waited,
     }
     last = (due + took).max()
-    return _Run(
+    return Run(
         {group: _percentiles(values) for group, values in groups.items()},
         {group: len(values) for group, values in groups.items()},
         sum(_cpu(each["cpu"], first) for each in read),
@@ -119,8 +133,8 @@ def _after(first: int, parts: list[Arrays]) -> tuple[npt.NDArray[Any], npt.NDArr
 
 
 def _percentiles(ns: npt.NDArray[Any]) -> dict[str, float]:
-    values = np.percentile(ns, list(_PERCENTILES.values())) / 1e6
-    return dict(zip(_PERCENTILES, map(float, values), strict=True))
+    values = np.percentile(ns, list(PERCENTILES.values())) / 1e6
+    return dict(zip(PERCENTILES, map(float, values), strict=True))
 
 
 def _cpu(samples: npt.NDArray[Any], first: int) -> float:
@@ -133,9 +147,9 @@ def _cpu(samples: npt.NDArray[Any], first: int) -> float:
 def tables(found: Latency) -> list[Table]:
     """One table of latencies and one of what it took."""
     first = table(
-        f"Latency in ms: {_WORKERS} workers, {_RATE:,} events/s offered, {_KEYS:,} keys, "
+        f"Latency in ms: {WORKERS} workers, {RATE:,} events/s offered, {KEYS:,} keys, "
         f"{found.repetitions} runs",
-        *("events", "a run", *_PERCENTILES, "targets"),
+        *("events", "a run", *PERCENTILES, "targets"),
         caption="since the event was due; medians of the runs, with min - max. Sources are woken "
         "about every millisecond.",
     )

@@ -21,8 +21,10 @@ import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import events
 import wallaroo
@@ -53,10 +55,13 @@ class Paced(SourceConfig[Event]):
     def partitions(self) -> list[str]:
         return self.names
 
-    def open(self, partition: str, services: Services) -> SourceReader:
+    def numbers(self, partition: int, count: int) -> npt.NDArray[np.int64]:
+        """The keys of a partition's events, shape (count,)."""
+        return np.random.default_rng(partition).integers(0, self.keys, count)
+
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
         share = self.rate // len(self.names)
-        random = np.random.default_rng(int(partition))
-        words = events.named(random.integers(0, self.keys, int(share * self.seconds)))
+        words = events.named(self.numbers(int(partition), int(share * self.seconds)))
         path = self.results / f"read-{partition}"
         reader = _Reader(words, 10**9 // share, services.worker, path)
         _readers.append(reader)
@@ -123,7 +128,7 @@ class Latencies(SinkConfig[tuple[int, int]]):
     def __init__(self, results: Path) -> None:
         self.results = results
 
-    def open(self, services: Services) -> SinkWriter:
+    def open(self, services: Services, mark: dict[str, Any] | None = None) -> SinkWriter:
         return _Writer(services.worker, self.results / f"written-{services.worker}")
 
 
@@ -142,7 +147,13 @@ class _Writer(SinkWriter):
             self._took.append(now - due)
             self._sender.append(sender)
 
-    def finish(self, finished: Callable[[], None]) -> None:
+    def checkpoint(self, epoch: int, done: Callable[[Any], None]) -> None:
+        done(None)
+
+    def commit(self, epoch: int, done: Callable[[], None]) -> None:
+        done()
+
+    def close(self) -> None:
         np.savez(
             self._path,
             due=np.array(self._due),
@@ -151,7 +162,6 @@ class _Writer(SinkWriter):
         )
         for reader in _readers:
             reader.tell()
-        finished()
 
 
 @wallaroo.key_extractor

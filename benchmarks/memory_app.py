@@ -30,7 +30,7 @@ class Keys(SourceConfig[str]):
     def partitions(self) -> list[str]:
         return ["keys"]
 
-    def open(self, partition: str, services: Services) -> SourceReader:
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
         return _Reader(self.keys)
 
 
@@ -55,7 +55,7 @@ class Growth(SinkConfig[Any]):
     def __init__(self, results: Path) -> None:
         self.results = results
 
-    def open(self, services: Services) -> SinkWriter:
+    def open(self, services: Services, mark: dict[str, Any] | None = None) -> SinkWriter:
         return _Writer(self.results / "growth.json")
 
 
@@ -66,9 +66,15 @@ class _Writer(SinkWriter):
     def write(self, batch: list[Any]) -> None:
         pass
 
-    def finish(self, finished: Callable[[], None]) -> None:
-        self._path.write_text(json.dumps({"bytes": children.unshared_bytes() - _before[0]}))
-        finished()
+    def checkpoint(self, epoch: int, done: Callable[[Any], None]) -> None:
+        done(None)
+
+    def commit(self, epoch: int, done: Callable[[], None]) -> None:
+        done()
+
+    def close(self) -> None:
+        if _before:
+            self._path.write_text(json.dumps({"bytes": children.unshared_bytes() - _before[0]}))
 
 
 key_of = wallaroo.key_extractor(events.key_of)

@@ -25,12 +25,13 @@ import events
 import throughput_app
 import wallaroo
 from wallaroo.api.connectors import Services, SinkConfig, SinkWriter, SourceConfig, SourceReader
-from wallaroo.dataflow.engine import BATCH, SLICE, Engine
+from wallaroo.dataflow.engine import BATCH, SLICE, Engine, places
 from wallaroo.dataflow.graph import build_graph
 from wallaroo.partitioning import Assignment, hash_key
 from wallaroo.state.allowlist import AllowList
 from wallaroo.state.codec import BLOCK, Codec
 from wallaroo.state.live import Live
+from wallaroo.state.memory import memory_store
 
 #: Words that each loop takes before it is the next one's turn.
 _CHUNK = 50_000
@@ -55,12 +56,12 @@ class _Source(SourceConfig[str]):
     def partitions(self) -> list[str]:
         return ["words"]
 
-    def open(self, partition: str, services: Services) -> SourceReader:
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
         return _Reader()
 
 
 class _Sink(SinkConfig[Any]):
-    def open(self, services: Services) -> SinkWriter:
+    def open(self, services: Services, mark: dict[str, Any] | None = None) -> SinkWriter:
         return _Dropped()
 
 
@@ -68,8 +69,11 @@ class _Dropped(SinkWriter):
     def write(self, batch: list[Any]) -> None:
         pass
 
-    def finish(self, finished: Callable[[], None]) -> None:
-        finished()
+    def checkpoint(self, epoch: int, done: Callable[[Any], None]) -> None:
+        done(None)
+
+    def commit(self, epoch: int, done: Callable[[], None]) -> None:
+        done()
 
 
 def _engine(worker: int, workers: int, codec: Codec) -> tuple[Engine, _Reader]:
@@ -79,19 +83,28 @@ def _engine(worker: int, workers: int, codec: Codec) -> tuple[Engine, _Reader]:
         .to(throughput_app.count_word)
         .to_sink(_Sink())
     )
+    graph = build_graph(wallaroo.build_application("pieces", pipeline))
     engine = Engine(
-        build_graph(wallaroo.build_application("pieces", pipeline)),
+        graph,
         worker,
         Assignment.first(workers),
         codec,
+        memory_store(codec),
+        {name: number for number, name in enumerate(places(graph))},
+        {"words": {"words": 0}},
         [_Dropped()],
         wake=lambda _: None,
         passed=lambda _: None,
+        held=lambda _: None,
         clock=time.perf_counter,
     )
     reader = _Reader()
-    engine.read_from("words", reader)
+    engine.read_from("words", "words", reader)
     return engine, reader
+
+
+def _live(codec: Codec) -> Live:
+    return memory_store(codec).place(0, "count", events.Total).live
 
 
 def _owned(numbers: Ids, worker: int) -> npt.NDArray[np.bool_]:
@@ -219,9 +232,9 @@ def pieces(worker: int, numbers: Ids, codec: Codec) -> dict[str, float]:
     loops: dict[str, Callable[[list[str]], None]] = {
         "loop": _loop,
         "key": _key,
-        "look-up": _look_up(Live(events.Total, None)),
-        "state": _state(Live(events.Total, None)),
-        "append": _append(Live(events.Total, None)),
+        "look-up": _look_up(_live(codec)),
+        "state": _state(_live(codec)),
+        "append": _append(_live(codec)),
         "alone": _fed(*_engine(0, 1, codec)),
         "routed": _fed(*_engine(worker, 2, codec)),
         "encode": encode,

@@ -17,8 +17,13 @@ import events
 import wallaroo
 from wallaroo.api.connectors import Services, SinkConfig, SinkWriter, SourceConfig, SourceReader
 
-#: When a reader of this process was first asked, and the CPU seconds used until then.
+#: When readers of this process were first asked, and the CPU seconds used until then.
 _began: list[tuple[float, float]] = []
+
+
+def begin() -> None:
+    """A reader of this process is asked for the first time."""
+    _began.append((time.monotonic(), time.process_time()))
 
 
 class Words(SourceConfig[str]):
@@ -32,7 +37,7 @@ class Words(SourceConfig[str]):
     def partitions(self) -> list[str]:
         return self.names
 
-    def open(self, partition: str, services: Services) -> SourceReader:
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
         share = self.count // len(self.names)
         return _Reader(events.words(self.kind, share, seed=int(partition)))
 
@@ -44,7 +49,7 @@ class _Reader(SourceReader):
 
     def read(self, limit: int) -> list[Any]:
         if not self._at:
-            _began.append((time.monotonic(), time.process_time()))
+            begin()
         batch = self._words[self._at : self._at + limit]
         self._at += len(batch)
         self.ended = self._at == len(self._words)
@@ -57,7 +62,7 @@ class Counter(SinkConfig[Any]):
     def __init__(self, results: str) -> None:
         self.results = Path(results)
 
-    def open(self, services: Services) -> SinkWriter:
+    def open(self, services: Services, mark: dict[str, Any] | None = None) -> SinkWriter:
         return _Writer(self.results / f"{services.worker}.json")
 
 
@@ -71,7 +76,13 @@ class _Writer(SinkWriter):
         self._count += len(batch)
         self._last = (time.monotonic(), time.process_time())
 
-    def finish(self, finished: Callable[[], None]) -> None:
+    def checkpoint(self, epoch: int, done: Callable[[Any], None]) -> None:
+        done(None)
+
+    def commit(self, epoch: int, done: Callable[[], None]) -> None:
+        done()
+
+    def close(self) -> None:
         began, cpu_before = min(_began, default=self._last)
         ended, cpu = self._last
         result = {
@@ -81,7 +92,6 @@ class _Writer(SinkWriter):
             "cpu": cpu - cpu_before,
         }
         self._path.write_text(json.dumps(result))
-        finished()
 
 
 key_of = wallaroo.key_extractor(events.key_of)

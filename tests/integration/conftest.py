@@ -1,7 +1,7 @@
 """Fixtures for tests on real worker processes."""
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,12 @@ def peer() -> Iterator[Peer]:
     made = Peer()
     yield made
     made.close()
+
+
+@pytest.fixture(autouse=True)
+def faults_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets applications import `faults`."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
 @pytest.fixture
@@ -32,8 +38,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Starts runs and ends what is left of them."""
     runs: list[Run] = []
 
-    def begin(app: Path, *args: object, workers: int = 1) -> Run:
-        run = Run(tmp_path, app, [str(arg) for arg in args], workers)
+    def begin(app: Path, *args: object, workers: int = 1, options: Sequence[object] = ()) -> Run:
+        run = Run(tmp_path, app, [str(arg) for arg in args], workers, list(map(str, options)))
         runs.append(run)
         return run
 

@@ -257,3 +257,24 @@ def test_a_peer_that_is_never_there_is_waited_for(
     run.succeed()
     late.close()
     assert late.data == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--checkpoint-interval", "abc"], ["--checkpoint-interval", "'abc' is no duration"]),
+        (["--checkpoint-interval", "-1s"], ["--checkpoint-interval", "no duration"]),
+        (["--on-error", "x", "y"], ["--on-error", "'x' is not", "dead-letter"]),
+        (["--on-error", "dead-letter", "."], ["--on-error", "is a directory"]),
+        (["--state-cache", "0"], ["--state-cache", "0 is not in the range"]),
+        (["--heartbeat-timeout", "soon"], ["--heartbeat-timeout", "no duration"]),
+        (["--heartbeat-timeout", "0"], ["--heartbeat-timeout", "at least"]),
+    ],
+)
+def test_an_option_that_is_not_right(
+    option: list[str],
+    words: list[str],
+    write_app: Callable[..., Path],
+    start: Callable[..., Run],
+) -> None:
+    refused(start(write_app(""), options=option), *words)

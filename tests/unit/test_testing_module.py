@@ -111,6 +111,28 @@ def test_a_source_that_listens_must_be_given_its_events() -> None:
         testing.run(word_count())
 
 
+class CountDown:
+    left = 3
+
+    def initial_value(self) -> int:
+        return self.left
+
+    def apply(self, previous: int) -> int | None:
+        self.left = previous - 1
+        return self.left or None
+
+
+def test_a_generator_needs_no_other_part_of_the_users() -> None:
+    numbers = wallaroo.source("numbers", wallaroo.GenSourceConfig("numbers", CountDown()))
+    application = wallaroo.build_application(
+        "numbers", numbers.to_sink(wallaroo.FileSinkConfig[int]("out", encode_number))
+    )
+    assert testing.run(application).values() == [3, 2, 1]
+
+
+encode_number = wallaroo.encoder(str)
+
+
 def test_inputs_of_a_source_that_is_none_are_refused() -> None:
     with pytest.raises(ValueError, match="no source is named 'words'"):
         testing.run(word_count(), {**LINES, "words": ["a"]})

@@ -13,6 +13,7 @@ The stages, exchanges, codec and barriers are the real ones; workers take turns,
 
 import inspect
 import random
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +23,15 @@ from wallaroo.api.connectors import SinkConfig, SinkWriter, SourceReader
 from wallaroo.api.pipeline import Application, ordered
 from wallaroo.api.steps import Encoder
 from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.engine import Engine
+from wallaroo.dataflow.engine import Engine, places
 from wallaroo.dataflow.exchange import Outbox
 from wallaroo.dataflow.graph import Graph, build_graph
+from wallaroo.disk import RealDisk
 from wallaroo.errors import DataflowError, Failure, InputError
 from wallaroo.partitioning import Assignment, partition_point
 from wallaroo.state.allowlist import AllowList
 from wallaroo.state.codec import Codec, CodecError
+from wallaroo.state.memory import memory_store
 
 __all__ = ["ApplicationFailed", "Result", "run"]
 
@@ -116,8 +119,11 @@ class _Recorder(SinkWriter):
     def write(self, batch: list[bytes | str]) -> None:
         self._encoded += [part.encode() if isinstance(part, str) else part for part in batch]
 
-    def finish(self, finished: Callable[[], None]) -> None:
-        finished()
+    def checkpoint(self, epoch: int, done: Callable[[Any], None]) -> None:
+        done(None)
+
+    def commit(self, epoch: int, done: Callable[[], None]) -> None:
+        done()
 
 
 class _RecordedSink(SinkConfig[Any]):
@@ -132,7 +138,7 @@ class _RecordedSink(SinkConfig[Any]):
 
         self.encoder = Encoder(config.encoder.name if config.encoder else "repr", encode)
 
-    def open(self, services: Any) -> SinkWriter:
+    def open(self, services: Any, mark: Any = None) -> SinkWriter:
         raise NotImplementedError
 
 
@@ -142,6 +148,8 @@ class _Services:
     def __init__(self, worker: int, workers: int) -> None:
         self.worker = worker
         self.workers = workers
+        self.disk = RealDisk()
+        self.folder = Path("/nowhere")  # readers keep nothing
         self.woken = False
 
     def wake(self) -> None:
@@ -182,10 +190,14 @@ class _Cluster:
         self.passed: list[int] = [0] * workers
         self.services = [_Services(worker, workers) for worker in range(workers)]
         codec = Codec(AllowList(_folders(application)))
-        self.engines = [self._engine(worker, codec) for worker in range(workers)]
-        self._open(inputs)
+        given = set(inputs)
+        partitions = self._partitions(given)
+        self.engines = [self._engine(worker, codec, partitions) for worker in range(workers)]
+        self._open(inputs, partitions)
 
-    def _engine(self, worker: int, codec: Codec) -> Engine:
+    def _engine(
+        self, worker: int, codec: Codec, partitions: Mapping[str, Mapping[str, int]]
+    ) -> Engine:
         def passed(barrier: Barrier) -> None:
             self.passed[worker] = barrier.epoch
 
@@ -194,32 +206,47 @@ class _Cluster:
             worker,
             self.assignment,
             codec,
+            memory_store(codec),
+            {name: number for number, name in enumerate(places(self.graph))},
+            partitions,
             [_Recorder(encoded) for encoded in self.encoded],
             wake=lambda _: None,
             passed=passed,
+            held=lambda _: None,
             clock=lambda: 0.0,
         )
 
-    def _open(self, inputs: dict[str, Sequence[Any]]) -> None:
+    def _partitions(self, given: set[str]) -> dict[str, dict[str, int]]:
+        """By source, the points of its partitions; what is given in inputs has one."""
+        unknown = given - {node.name for node in self.graph.sources}
+        if unknown:
+            raise ValueError(f"no source is named {', '.join(map(repr, sorted(unknown)))}")
+        partitions = {}
         for node in self.graph.sources:
-            if node.name in inputs:
-                self._read(node.name, partition_point(0, 1), _Inputs(inputs.pop(node.name)))
-                continue
-            if node.config.listens:
+            if node.name not in given and node.config.listens:
                 raise ValueError(f"source '{node.name}' listens; give its events in inputs")
             try:
-                partitions = node.config.partitions()
-                for index, partition in enumerate(partitions):
-                    point = partition_point(index, len(partitions))
-                    services = self.services[self.assignment.owner(point)]
-                    self._read(node.name, point, node.config.open(partition, services))
+                names = ["inputs"] if node.name in given else node.config.partitions()
             except InputError as error:
                 raise ValueError(str(error)) from None
-        if inputs:
-            raise ValueError(f"no source is named {', '.join(map(repr, inputs))}")
+            points = {n: partition_point(i, len(names)) for i, n in enumerate(names)}
+            partitions[node.name] = points
+        return partitions
 
-    def _read(self, source: str, point: int, reader: SourceReader) -> None:
-        self.engines[self.assignment.owner(point)].read_from(source, reader)
+    def _open(
+        self, inputs: dict[str, Sequence[Any]], partitions: Mapping[str, Mapping[str, int]]
+    ) -> None:
+        for node in self.graph.sources:
+            for partition, point in partitions[node.name].items():
+                owner = self.assignment.owner(point)
+                if node.name in inputs:
+                    reader: SourceReader = _Inputs(inputs[node.name])
+                else:
+                    try:
+                        reader = node.config.open(partition, self.services[owner])
+                    except InputError as error:
+                        raise ValueError(str(error)) from None
+                self.engines[owner].read_from(node.name, partition, reader)
 
     def run(self) -> Result:
         try:
@@ -283,12 +310,15 @@ def _step(engine: Engine, services: _Services) -> bool:
 
 
 def _folders(application: Application) -> list[Path]:
-    """Where the application's own modules lie: the folders of its functions' files."""
+    """Where the application's own modules lie: the folders of its functions and generators."""
     found = set()
     for node in ordered(application.node):
         for owner in vars(node).values():
             function = getattr(owner, "function", None)
-            file = inspect.getsourcefile(function) if inspect.isfunction(function) else None
+            generator = type(getattr(owner, "gen", None))
+            file = getattr(sys.modules.get(generator.__module__), "__file__", None)
+            if inspect.isfunction(function):
+                file = inspect.getsourcefile(function)
             if file:
                 found.add(Path(file).parent)
     return sorted(found)

@@ -3,10 +3,15 @@
 import asyncio
 import functools
 import inspect
+import shutil
 import socket
+import tempfile
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
+from wallaroo.disk import Disk, RealDisk
 from wallaroo.errors import Failure
 
 T = TypeVar("T")
@@ -18,9 +23,22 @@ PATIENCE = 30.0
 class DirectServices:
     """Blocking work is done at once, or when the test says so."""
 
-    def __init__(self, worker: int = 0, workers: int = 1, *, wait: bool = False) -> None:
+    def __init__(
+        self,
+        worker: int = 0,
+        workers: int = 1,
+        *,
+        wait: bool = False,
+        disk: Disk | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.worker = worker
         self.workers = workers
+        self.disk = disk or RealDisk()
+        if folder is None:
+            folder = Path(tempfile.mkdtemp())
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.folder = folder
         self.wakes = 0
         self.failures: list[Failure] = []
         self.submitted: list[Callable[[], None]] = []

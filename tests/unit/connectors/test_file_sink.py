@@ -2,28 +2,65 @@
 
 import errno
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.connectors.forgetful import ForgetfulDisk
 from tests.unit.connectors.services import DirectServices
 
 import wallaroo
 from wallaroo.api.connectors import SinkWriter
 from wallaroo.connectors import file_sink
+from wallaroo.disk import RealDisk
 from wallaroo.errors import InputError
 
 
-def opened(path: Path, services: DirectServices | None = None) -> tuple[SinkWriter, DirectServices]:
+def opened(
+    path: Path, services: DirectServices | None = None, mark: dict[str, Any] | None = None
+) -> tuple[SinkWriter, DirectServices]:
     services = services or DirectServices()
-    return wallaroo.FileSinkConfig(path).open(services), services
+    return wallaroo.FileSinkConfig(path).open(services, mark), services
+
+
+def keep(writer: SinkWriter, epoch: int = 1) -> dict[str, Any]:
+    """Take a checkpoint that is done at once; its mark."""
+    marks: list[Any] = []
+    writer.checkpoint(epoch, marks.append)
+    (mark,) = marks
+    assert isinstance(mark, dict)
+    return mark
+
+
+def commit(writer: SinkWriter, epoch: int = 1) -> bool:
+    """Whether it has published at once."""
+    done: list[bool] = []
+    writer.commit(epoch, lambda: done.append(True))
+    return done == [True]
 
 
 def finish(writer: SinkWriter) -> bool:
-    """Whether it has finished at once."""
-    finished: list[bool] = []
-    writer.finish(lambda: finished.append(True))
-    return bool(finished)
+    """A final barrier: whether all is published at once."""
+    done: list[bool] = []
+    writer.checkpoint(1, lambda _: writer.commit(1, lambda: done.append(True)))
+    if done:
+        writer.close()
+    return bool(done)
+
+
+def finish_slowly(writer: SinkWriter, services: DirectServices) -> None:
+    """A final barrier of a writer whose disk is slow."""
+    done: list[bool] = []
+    writer.checkpoint(1, lambda _: writer.commit(1, lambda: done.append(True)))
+    services.run_submitted()
+    assert done
+    writer.close()
+
+
+def pending(services: DirectServices) -> list[str]:
+    return sorted(path.name for path in services.folder.iterdir())
 
 
 @pytest.fixture
@@ -63,8 +100,7 @@ class TestWriting:
         writer.write(batch)
         batch.clear()
         services.run_submitted()
-        finish(writer)
-        services.run_submitted()
+        finish_slowly(writer, services)
         assert file.read_bytes() == b"first second"
 
     def test_keeps_the_order_while_the_disk_is_slow(self, file: Path) -> None:
@@ -75,8 +111,7 @@ class TestWriting:
             if number % 7 == 0:
                 services.submitted.pop(0)()
         services.run_submitted()
-        finish(writer)
-        services.run_submitted()
+        finish_slowly(writer, services)
         assert file.read_text() == "".join(f"{number}\n" for number in range(100))
 
     def test_has_one_write_under_way_at_most(self, file: Path) -> None:
@@ -85,28 +120,7 @@ class TestWriting:
         for _ in range(10):
             writer.write(["a"])
         assert len(services.submitted) == 1
-        writer.abort()
-
-    def test_goes_on_where_the_disk_took_a_part(
-        self, file: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        writer, _ = opened(file)
-        raw: Any = writer
-
-        class Slow:
-            def __init__(self, inner: Any) -> None:
-                self.inner = inner
-
-            def write(self, data: memoryview) -> int:
-                return int(self.inner.write(data[:3]))
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(self.inner, name)
-
-        raw._file = Slow(raw._file)
-        writer.write(["abcdefgh"])
-        finish(writer)
-        assert file.read_text() == "abcdefgh"
+        writer.close()
 
 
 class TestRoom:
@@ -122,7 +136,7 @@ class TestRoom:
         writer.write(["67890"])
         assert had_room
         assert not writer.has_room
-        writer.abort()
+        writer.close()
 
     def test_is_there_again_when_it_has_caught_up_and_the_dataflow_is_woken(
         self, file: Path
@@ -138,74 +152,354 @@ class TestRoom:
         services.run_submitted()
 
 
-class TestFinishing:
+class TestCommitting:
+    """Ruling 28 of docs/protocol.md."""
+
+    def test_makes_the_output_appear(self, file: Path) -> None:
+        writer, services = opened(file)
+        writer.write(["a"])
+        seen = [file.read_text()]
+        mark = keep(writer)
+        seen.append(file.read_text())
+        assert commit(writer)
+        assert [*seen, file.read_text()] == ["", "", "a"]
+        assert mark == {"path": str(file), "start": 0, "length": 1, "pending": mark["pending"]}
+        assert pending(services) == []
+
+    def test_publishes_no_more_than_its_epoch(self, file: Path) -> None:
+        writer, services = opened(file)
+        writer.write(["first"])
+        keep(writer)
+        writer.write(["second"])
+        commit(writer)
+        seen = file.read_text()
+        mark = keep(writer, 2)
+        commit(writer, 2)
+        assert (seen, file.read_text()) == ("first", "firstsecond")
+        assert (mark["start"], mark["length"]) == (5, 6)
+        assert pending(services) == []
+
     def test_waits_until_everything_is_written(self, file: Path) -> None:
         services = DirectServices(wait=True)
         writer, _ = opened(file, services)
         writer.write(["a"])
-        finished: list[str] = []
-        writer.finish(lambda: finished.append(file.read_text()))
-        writer_was_early = bool(finished)
+        marks: list[Any] = []
+        writer.checkpoint(1, marks.append)
+        early = list(marks)
         services.run_submitted()
-        assert not writer_was_early
-        assert finished == ["a"]
+        done: list[str] = []
+        writer.commit(1, lambda: done.append(file.read_text()))
+        early += done
+        services.run_submitted()
+        assert early == []
+        assert (len(marks), done) == (1, ["a"])
 
-    def test_closes_the_file(self, file: Path) -> None:
-        before = len(os.listdir("/proc/self/fd"))
-        writer, _ = opened(file)
-        finish(writer)
-        assert len(os.listdir("/proc/self/fd")) == before
+    def test_takes_the_next_epoch_meanwhile(self, file: Path) -> None:
+        services = DirectServices(wait=True)
+        writer, _ = opened(file, services)
+        writer.write(["a"])
+        services.run_submitted()
+        marks: list[Any] = []
+        writer.checkpoint(1, marks.append)
+        writer.write(["b"])
+        assert len(services.submitted) == 2
+        services.submitted.pop()()
+        services.run_submitted()
+        writer.write(["c"])
+        writer.commit(1, lambda: None)
+        writer.checkpoint(2, marks.append)
+        services.run_submitted()
+        writer.commit(2, lambda: None)
+        services.run_submitted()
+        assert file.read_text() == "abc"
+        assert [(mark["start"], mark["length"]) for mark in marks] == [(0, 1), (1, 2)]
 
-    def test_makes_the_file_durable(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        synced: list[int] = []
-        monkeypatch.setattr(os, "fsync", synced.append)
+    def test_again_does_nothing(self, file: Path) -> None:
         writer, _ = opened(file)
         writer.write(["a"])
-        finish(writer)
-        assert len(synced) == 1
+        keep(writer)
+        assert commit(writer)
+        assert commit(writer)
+        assert file.read_text() == "a"
 
-    def test_aborting_closes_the_file(self, file: Path) -> None:
+    def test_an_epoch_without_output_touches_no_file(self, file: Path) -> None:
+        disk = ForgetfulDisk(0)
+        services = DirectServices(disk=disk)
+        writer, _ = opened(Path("/nowhere/counts.txt"), services)
+        before = disk.operations
+        marks = [keep(writer, epoch) for epoch in range(1, 4) if commit(writer, epoch)]
+        assert disk.operations == before
+        assert len(marks) == 3
+        assert {mark["pending"] for mark in marks} == {None}
+
+    def test_keeps_the_mark_plain(self, file: Path) -> None:
+        writer, _ = opened(file)
+        writer.write(["a"])
+        assert all(type(value) in (str, int, type(None)) for value in keep(writer).values())
+        writer.close()
+
+    def test_keeps_no_file_open(self, file: Path) -> None:
         before = len(os.listdir("/proc/self/fd"))
         writer, _ = opened(file)
-        writer.abort()
+        writer.write(["a"])
+        keep(writer)
         assert len(os.listdir("/proc/self/fd")) == before
 
-    def test_into_a_pipe_works_too(self, tmp_path: Path) -> None:
+    def test_is_not_told_to_one_that_is_closed(self, file: Path) -> None:
+        services = DirectServices(wait=True)
+        writer, _ = opened(file, services)
+        writer.write(["a"])
+        marks: list[Any] = []
+        writer.checkpoint(1, marks.append)
+        services.submitted.pop(0)()
+        writer.close()
+        services.run_submitted()
+        assert (marks, services.failures) == ([], [])
+
+
+class TestGoingOn:
+    """Ruling 28 of docs/protocol.md: recovery truncates, then writes what was not published."""
+
+    def begun(self, file: Path, *, published: bool) -> tuple[dict[str, Any], DirectServices]:
+        """What is left after `abc` was published and `defg` committed."""
+        writer, services = opened(file)
+        writer.write(["abc"])
+        keep(writer)
+        commit(writer)
+        writer.write(["defg"])
+        mark = keep(writer, 2)
+        if published:
+            commit(writer, 2)
+        writer.write(["not committed"])
+        writer.close()
+        return mark, services
+
+    @pytest.mark.parametrize("published", [False, True])
+    def test_publishes_what_was_committed_and_drops_the_rest(
+        self, file: Path, published: bool
+    ) -> None:
+        mark, services = self.begun(file, published=published)
+        writer, _ = opened(file, services, mark)
+        assert file.read_text() == "abcdefg"
+        assert pending(services) == []
+        assert commit(writer, 2)
+        writer.write(["hi"])
+        keep(writer, 3)
+        commit(writer, 3)
+        assert file.read_text() == "abcdefghi"
+
+    @pytest.mark.parametrize("published", [False, True])
+    def test_cuts_what_is_not_of_the_application(self, file: Path, published: bool) -> None:
+        mark, services = self.begun(file, published=published)
+        with file.open("a") as appending:
+            appending.write("something else")
+        opened(file, services, mark)
+        assert file.read_text() == "abcdefg"
+
+    def test_leaves_parts_of_others_alone(self, tmp_path: Path, file: Path) -> None:
+        mark, services = self.begun(file, published=True)
+        other = tmp_path / "counts.part-1.txt"
+        other.write_text("other")
+        opened(file, services, mark)
+        assert other.read_text() == "other"
+
+    def test_anew_forgets_what_was_pending(self, file: Path) -> None:
+        _, services = self.begun(file, published=False)
+        opened(file, services)
+        assert file.read_text() == ""
+        assert pending(services) == []
+
+    @pytest.mark.parametrize(
+        ("published", "size", "least"), [(False, 2, 3), (True, 3, 7), (True, 6, 7), (False, 0, 3)]
+    )
+    def test_behind_a_file_that_was_shortened_is_refused(
+        self, file: Path, published: bool, size: int, least: int
+    ) -> None:
+        mark, services = self.begun(file, published=published)
+        os.truncate(file, size)
+        with pytest.raises(InputError) as caught:
+            opened(file, services, mark)
+        assert str(caught.value) == (
+            f"the output file {file} has {size} bytes: it was shortened since the last "
+            f"checkpoint, when it had {least}, by {least - size} bytes. Put it back as it was, "
+            "or run the application anew, from the beginning"
+        )
+
+    @pytest.mark.parametrize("published", [False, True])
+    def test_behind_a_file_that_is_gone_is_refused(self, file: Path, published: bool) -> None:
+        mark, services = self.begun(file, published=published)
+        file.unlink()
+        with pytest.raises(InputError, match=f"the output file {file} is gone: it had "):
+            opened(file, services, mark)
+
+    def test_behind_output_that_waits_and_was_shortened_is_refused(self, file: Path) -> None:
+        mark, services = self.begun(file, published=False)
+        os.truncate(services.folder / str(mark["pending"]), 3)
+        with pytest.raises(InputError, match="was shortened from 4 to 3 bytes"):
+            opened(file, services, mark)
+
+    def test_with_another_path_is_refused(self, tmp_path: Path, file: Path) -> None:
+        mark, services = self.begun(file, published=True)
+        with pytest.raises(InputError, match=f"the output so far is in {file}"):
+            opened(tmp_path / "other.txt", services, mark)
+
+    def test_a_file_that_vanishes_while_it_is_written_stops_the_application(
+        self, file: Path
+    ) -> None:
+        writer, services = opened(file)
+        writer.write(["abc"])
+        keep(writer)
+        commit(writer)
+        file.unlink()
+        writer.write(["def"])
+        keep(writer, 2)
+        assert not commit(writer, 2)
+        assert services.failures[0].message.startswith(f"the output file {file} is gone")
+        assert not file.exists()
+
+
+class TestClosing:
+    def test_lets_its_threads_touch_nothing_any_more(self, file: Path) -> None:
+        services = DirectServices(wait=True)
+        writer, _ = opened(file, services)
+        writer.write(["a"])
+        writer.close()
+        services.run_submitted()
+        assert pending(services) == []
+        assert services.failures == []
+
+    def test_waits_for_an_operation_that_is_under_way(self, file: Path) -> None:
+        inside, release = threading.Event(), threading.Event()
+
+        class Slow(RealDisk):
+            def write_at(self, path: Path, offset: int, data: bytes) -> None:
+                inside.set()
+                release.wait()
+                super().write_at(path, offset, data)
+
+        services = DirectServices(wait=True, disk=Slow())
+        writer, _ = opened(file, services)
+        writer.write(["a"])
+        writing = threading.Thread(target=services.submitted.pop())
+        closing = threading.Thread(target=writer.close)
+        writing.start()
+        inside.wait()
+        closing.start()
+        closing.join(0.05)
+        waited = closing.is_alive()
+        release.set()
+        closing.join()
+        assert pending(services) != []
+        writing.join()
+        assert waited
+
+
+class TestAPipe:
+    """It has no place to write to again: at least once."""
+
+    @pytest.fixture
+    def pipe(self, tmp_path: Path) -> Iterator[tuple[Path, int]]:
         pipe = tmp_path / "pipe"
         os.mkfifo(pipe)
         reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            writer, services = opened(pipe)
-            writer.write(["through"])
-            assert finish(writer)
-            assert os.read(reading, 100) == b"through"
-            assert services.failures == []
-        finally:
-            os.close(reading)
+        yield pipe, reading
+        os.close(reading)
+
+    def test_gets_each_epoch_when_it_is_committed(self, pipe: tuple[Path, int]) -> None:
+        path, reading = pipe
+        writer, services = opened(path)
+        for epoch in range(1, 4):
+            writer.write([f"epoch {epoch}"])
+            keep(writer, epoch)
+            with pytest.raises(BlockingIOError):
+                os.read(reading, 100)
+            assert commit(writer, epoch)
+            assert os.read(reading, 100) == f"epoch {epoch}".encode()
+        assert services.failures == []
+        assert pending(services) == []
+        writer.close()
+        assert os.read(reading, 100) == b""
+
+    def test_gets_what_was_committed_when_the_application_goes_on(
+        self, pipe: tuple[Path, int]
+    ) -> None:
+        path, reading = pipe
+        writer, services = opened(path)
+        writer.write(["committed"])
+        mark = keep(writer)
+        writer.close()
+        writer, _ = opened(path, services, mark)
+        assert os.read(reading, 100) == b"committed"
+        assert pending(services) == []
+        writer.close()
+
+    def test_is_closed_after_what_is_under_way(self, pipe: tuple[Path, int]) -> None:
+        path, reading = pipe
+        services = DirectServices(wait=True)
+        writer, _ = opened(path, services)
+        writer.write(["a"])
+        writer.checkpoint(1, lambda _: writer.commit(1, lambda: None))
+        for _ in ("write", "keep"):
+            services.submitted.pop(0)()
+        writer.close()
+        services.run_submitted()
+        assert os.read(reading, 100) == b""
+        assert services.failures == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_stops_the_application_with_words() -> None:
     writer, services = opened(Path("/dev/full"))
     writer.write(["a"])
-    (failure,) = services.failures
-    assert failure.message == "can't write /dev/full: No space left on device"
-    assert failure.step == "sink /dev/full"
-    writer.abort()
-
-
-def test_a_disk_that_fails_when_it_is_synced_stops_the_application(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(_: int) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    writer, services = opened(file)
-    writer.write(["a"])
     assert not finish(writer)
-    assert services.failures[0].message == f"can't write {file}: Input/output error"
-    writer.abort()
+    (failure,) = services.failures
+    assert failure.message == (
+        "can't write /dev/full: No space left on device. Mend that, then run the application again"
+    )
+    assert failure.step == "sink /dev/full"
+    writer.close()
+
+
+class _Failing(RealDisk):
+    """Can't sync the files of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder: Path | None = folder
+        self.fails = False
+
+    def sync(self, path: Path) -> None:
+        if self.fails and path.parent == self.folder:
+            raise OSError(errno.EIO, "Input/output error")
+        super().sync(path)
+
+
+def test_a_disk_that_fails_when_it_is_synced_stops_the_application(file: Path) -> None:
+    disk = _Failing(file.parent)
+    writer, services = opened(file, DirectServices(disk=disk))
+    writer.write(["a"])
+    disk.fails = True
+    keep(writer)
+    assert not commit(writer)
+    assert services.failures[0].message.startswith(f"can't write {file}: Input/output error")
+    writer.close()
+
+
+def test_a_folder_that_fails_is_named_too(file: Path, tmp_path: Path) -> None:
+    disk = _Failing(tmp_path / "state")
+    writer, services = opened(file, DirectServices(disk=disk, folder=tmp_path / "state"))
+    writer.write(["a"])
+    disk.fails = True
+    assert not finish(writer)
+    assert services.failures[0].message.startswith(
+        f"can't keep output of {file} in {tmp_path / 'state'}: Input/output error"
+    )
+    writer.close()
+
+
+def test_a_folder_that_can_not_be_made_is_refused(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(InputError, match=f"can't keep output of {file} in {tmp_path}/state/sink: "):
+        opened(file, DirectServices(folder=tmp_path / "state" / "sink"))
 
 
 class TestWithoutAnEncoder:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -381,6 +382,201 @@ class TestStopping:
         services.run_submitted()
         assert open_files() == before
         assert services.failures == []
+
+    def test_gives_nothing_more_and_stays_where_it_is(self, file: Path) -> None:
+        services = DirectServices()
+        reader = self.reader(file, services)
+        reader.read(10)
+        assert reader.read(3) == ["a", "b", "a"]
+        reader.stop()
+        assert reader.read(10) == []
+        assert reader.position() == {"bytes": 6}
+
+    def test_while_a_chunk_is_being_read_drops_it(self, file: Path) -> None:
+        services = DirectServices(wait=True)
+        reader = self.reader(file, services)
+        reader.read(10)
+        reader.close()
+        services.run_submitted()
+        assert (reader.ended, reader.read(10), services.wakes) == (True, [], 0)
+        assert reader.position() == {"bytes": 0}
+
+    def test_while_reading_fails_is_no_failure(self, file: Path) -> None:
+        services = DirectServices(wait=True)
+        reader = self.reader(file, services)
+        reader.read(10)
+        file.unlink()
+        reader.close()
+        services.run_submitted()
+        assert services.failures == []
+
+
+def opened(path: Path, position: Any, decoder: Any = None) -> tuple[SourceReader, DirectServices]:
+    services = DirectServices()
+    config: Any = (
+        wallaroo.FileSourceConfig("book", path, decoder)
+        if decoder
+        else wallaroo.FileSourceConfig("book", path)
+    )
+    return config.open(str(path), services, position), services
+
+
+def check_cuts(path: Path, chunk: int, limits: list[int], decoder: Any = None) -> None:
+    """Read with `limits`, and go on from every place between: nothing is lost or doubled."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_source, "_CHUNK", chunk)
+        patch.setattr(file_source, "_SKIP", 2 * chunk)
+        expected = drain(*opened(path, None, decoder))
+        reader, services = opened(path, None, decoder)
+        positions = [(0, reader.position())]
+        found: list[Any] = []
+        while not reader.ended:
+            found += reader.read(limits[len(positions) % len(limits)])
+            positions.append((len(found), reader.position()))
+        assert services.failures == []
+        assert found == expected
+        reader.stop()
+        positions.append((len(found), reader.position()))
+        for count, position in positions:
+            assert list(position) == ["bytes"]
+            again, services = opened(path, position, decoder)
+            assert again.position() == position
+            assert drain(again, services) == expected[count:]
+            assert again.position() == positions[-1][1]
+            assert services.failures == []
+
+
+_cuts = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+class TestGoingOn:
+    """Ruling 27 of docs/protocol.md: from the byte after the last line handed on."""
+
+    @pytest.mark.parametrize("packed", [False, True])
+    @_cuts
+    @given(
+        content=st.text(st.sampled_from("ab\n\n\r\f\u2028é✓𝄞"), max_size=40)
+        | st.lists(st.sampled_from(["", "a", "é\r", "𝄞\n", "\r\n", "x\r\n"])).map("".join),
+        chunk=st.integers(1, 12),
+        limits=st.lists(st.integers(0, 5), min_size=1, max_size=4).filter(any),
+    )
+    def test_gives_exactly_the_lines_that_are_left(
+        self, tmp_path: Path, packed: bool, content: str, chunk: int, limits: list[int]
+    ) -> None:
+        file = tmp_path / ("book.gz" if packed else "book.txt")
+        data = content.encode()
+        file.write_bytes(gzip.compress(data) if packed else data)
+        check_cuts(file, chunk, limits)
+
+    @pytest.mark.parametrize("packed", [False, True])
+    @_cuts
+    @given(
+        payloads=st.lists(st.binary(max_size=12), max_size=10),
+        chunk=st.integers(1, 20),
+        limits=st.lists(st.integers(0, 5), min_size=1, max_size=4).filter(any),
+    )
+    def test_gives_exactly_the_frames_that_are_left(
+        self, tmp_path: Path, packed: bool, payloads: list[bytes], chunk: int, limits: list[int]
+    ) -> None:
+        file = tmp_path / ("book.gz" if packed else "book.txt")
+        data = framed(*payloads)
+        file.write_bytes(gzip.compress(data) if packed else data)
+        check_cuts(file, chunk, limits, decode)
+
+    @pytest.mark.parametrize(
+        ("content", "positions"),
+        [
+            (b"a\nb\n", [0, 2, 4]),
+            (b"a\r\nb", [0, 3, 4]),
+            (b"\n\r\n\n", [0, 1, 3, 4]),
+            ("é\n𝄞".encode(), [0, 3, 7]),
+        ],
+    )
+    def test_is_from_the_byte_after_each_line(
+        self, file: Path, content: bytes, positions: list[int]
+    ) -> None:
+        file.write_bytes(content)
+        reader, _ = opened(file, None)
+        found = [reader.position()["bytes"]]
+        while not reader.ended:
+            if reader.read(1):
+                found.append(reader.position()["bytes"])
+        assert found == positions
+
+    def test_reads_what_was_appended_since(self, file: Path) -> None:
+        file.write_text("a\n")
+        reader, services = opened(file, None)
+        drain(reader, services)
+        with file.open("a") as appending:
+            appending.write("b\n")
+        assert drain(*opened(file, reader.position())) == ["b"]
+
+    @pytest.mark.parametrize("name", ["book.txt", "book.gz"])
+    def test_in_a_file_that_was_truncated_is_a_failure_with_words(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        file = tmp_path / name
+        file.write_bytes(b"a\nb\n" if name == "book.txt" else gzip.compress(b"a\nb\n"))
+        before = open_files()
+        reader, services = opened(file, {"bytes": 5})
+        assert drain(reader, services) == []
+        (failure,) = services.failures
+        assert failure.message == (
+            f"source 'book': can't read {file} after byte 5: it has only 4 bytes now, so it was "
+            "truncated or replaced since the checkpoint; put it back as it was, or run the "
+            "application anew, from the beginning"
+        )
+        assert failure.step == "source 'book'"
+        assert open_files() == before
+
+    def test_in_a_compressed_file_does_not_skip_in_one_piece(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(file_source, "_SKIP", 10)
+        file = tmp_path / "book.gz"
+        file.write_bytes(gzip.compress(b"a\n" * 50))
+        services = DirectServices(wait=True)
+        reader = wallaroo.FileSourceConfig("book", file).open(str(file), services, {"bytes": 90})
+        jobs = 0
+        while not (events := reader.read(100)):
+            assert reader.position() == {"bytes": 90}
+            services.submitted.pop(0)()
+            jobs += 1
+        assert (jobs, events) == (10, ["a"] * 5)
+        reader.close()
+        services.run_submitted()
+
+    @pytest.mark.parametrize("position", [{}, {"generator": 1}, 7, {"bytes": "x"}, {"bytes": -1}])
+    def test_from_the_state_of_another_kind_of_source_is_refused(
+        self, file: Path, position: Any
+    ) -> None:
+        with pytest.raises(InputError, match="'book': the saved state is of another kind"):
+            opened(file, position)
+
+
+class TestAPipe:
+    def test_can_not_be_read_again(self, file: Path) -> None:
+        os.mkfifo(file)
+        reading = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+        writing = os.open(file, os.O_WRONLY)
+        os.write(writing, b"a\nb\n")
+        closing = threading.Timer(0.1, lambda: os.close(writing))
+        closing.start()
+        reader, services = opened(file, None)
+        assert drain(reader, services) == ["a", "b"]
+        closing.join()
+        os.close(reading)
+        assert reader.position() is None
+
+    def test_instead_of_a_file_is_a_failure(self, file: Path) -> None:
+        os.mkfifo(file)
+        writing = os.open(file, os.O_RDWR)
+        reader, services = opened(file, {"bytes": 2})
+        drain(reader, services)
+        os.close(writing)
+        assert "after byte 2: it is no file any more" in services.failures[0].message
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -19,7 +19,7 @@ def encode(word: str) -> str:
 
 
 class Sink:
-    """A sink, and whether it has finished."""
+    """A sink, and whether its final checkpoint is done."""
 
     def __init__(self, services: LoopServices, port: int, host: str = "127.0.0.1") -> None:
         self.writer: Any = wallaroo.TCPSinkConfig(host, port, encode).open(services)
@@ -30,7 +30,17 @@ class Sink:
         self.writer.write(list(frames))
 
     def finish(self) -> None:
-        self.writer.finish(lambda: setattr(self, "finished", True))
+        """Checkpoint, then close: a final barrier."""
+
+        def done(mark: Any) -> None:
+            assert mark is None
+            self.finished = True
+            self.writer.close()
+
+        self.writer.checkpoint(1, done)
+
+    def checkpoint(self, epoch: int, passed: list[int]) -> None:
+        self.writer.checkpoint(epoch, lambda _: passed.append(epoch))
 
 
 class Peer:
@@ -226,6 +236,7 @@ class TestAPeerThatGoesAway:
             port = server.getsockname()[1]
             sink = Sink(services, port)
             sink.write(*frames)
+            sink.finish()
             loop = asyncio.get_running_loop()
             connection, _ = await loop.sock_accept(server)
             await until(lambda: sink.writer._unacknowledged)
@@ -233,7 +244,6 @@ class TestAPeerThatGoesAway:
             connection.close()
             connection, _ = await loop.sock_accept(server)
             received = bytearray()
-            sink.finish()
             with connection:
                 while data := await loop.sock_recv(connection, 1 << 20):
                     received += data
@@ -278,6 +288,147 @@ class TestFinishing:
         sink.finish()
         await until(lambda: peer.ended == [True])
         assert peer.all == b"a\n"
+        await peer.go_away()
+
+
+class TestACheckpoint:
+    """Ruling 30 of docs/protocol.md."""
+
+    @looped
+    async def test_is_done_when_all_before_it_is_acknowledged(self, services: LoopServices) -> None:
+        peer = await Peer(free_port()).listen()
+        sink = Sink(services, peer.port)
+        passed: list[int] = []
+        for epoch in range(1, 20):
+            sink.write(*(f"{epoch}\n" for _ in range(epoch)))
+            sink.checkpoint(epoch, passed)
+        assert passed == []
+        await until(lambda: len(passed) == 19)
+        assert passed == list(range(1, 20))
+        await until(lambda: len(peer.all.split()) == sum(range(1, 20)))
+        await peer.go_away()
+
+    @looped
+    async def test_of_nothing_is_done_at_once(self, services: LoopServices) -> None:
+        sink = Sink(services, free_port())
+        passed: list[int] = []
+        sink.checkpoint(1, passed)
+        assert passed == [1]
+
+    @looped
+    async def test_does_not_wait_for_what_is_written_after_it(self, services: LoopServices) -> None:
+        with deaf_server() as server:
+            sink = Sink(services, server.getsockname()[1])
+            connection, _ = await asyncio.get_running_loop().sock_accept(server)
+            with connection:
+                passed: list[int] = []
+                sink.write(b"before")
+                sink.checkpoint(1, passed)
+                while sink.writer.has_room:
+                    sink.write(b"x" * 100_000)
+                sink.checkpoint(2, passed)
+                await until(lambda: passed)
+                assert passed == [1]
+                assert not sink.writer.has_room
+                reset(connection)
+
+    @looped
+    async def test_is_done_while_a_later_write_is_stuck(self, services: LoopServices) -> None:
+        """What is acknowledged is seen though the peer takes no more."""
+        loop = asyncio.get_running_loop()
+        with deaf_server() as server:
+            sink = Sink(services, server.getsockname()[1])
+            connection, _ = await loop.sock_accept(server)
+            with connection:
+                passed: list[int] = []
+                sink.write(b"x" * 3_000_000)
+                sink.checkpoint(1, passed)
+                sink.write(*[b"y" * 1000] * 20_000)
+                count = 0
+                while count < 3_000_000:
+                    data = await loop.sock_recv(connection, min(1 << 14, 3_000_000 - count))
+                    count += len(data)
+                await until(lambda: passed)
+                assert sink.writer._unsent
+                reset(connection)
+
+    @looped
+    async def test_waits_for_a_peer_that_is_absent(self, services: LoopServices) -> None:
+        peer = Peer(free_port())
+        sink = Sink(services, peer.port)
+        passed: list[int] = []
+        sink.write("a\n")
+        sink.checkpoint(1, passed)
+        await until(lambda: services.waits)
+        early = list(passed)
+        await peer.listen()
+        await until(lambda: passed)
+        assert early == []
+        assert services.waits == ""
+        await peer.go_away()
+
+    @looped
+    async def test_waits_for_a_peer_that_went_away(self, services: LoopServices) -> None:
+        with deaf_server() as server:
+            sink = Sink(services, server.getsockname()[1])
+            loop = asyncio.get_running_loop()
+            connection, _ = await loop.sock_accept(server)
+            passed: list[int] = []
+            sink.write(b"x" * 4_000_000)
+            sink.checkpoint(1, passed)
+            await until(lambda: sink.writer._unacknowledged)
+            reset(connection)
+            connection.close()
+            connection, _ = await loop.sock_accept(server)
+            early = list(passed)
+            count = 0
+            with connection:
+                while count < 4_000_000:
+                    count += len(await loop.sock_recv(connection, 1 << 20))
+                await until(lambda: passed)
+            assert early == []
+
+    @looped
+    async def test_that_is_committed_needs_no_more(self, services: LoopServices) -> None:
+        sink = Sink(services, free_port())
+        sink.write("a\n")
+        committed: list[int] = []
+        sink.writer.commit(1, lambda: committed.append(1))
+        assert committed == [1]
+
+
+class TestClosing:
+    @looped
+    async def test_ends_what_runs_for_it(self, services: LoopServices) -> None:
+        sinks = [Sink(services, free_port()) for _ in range(3)]
+        sinks[0].writer.close()  # before it has begun
+        sinks[1].write("a\n")
+        await until(lambda: services.waits)
+        sinks[1].writer.close()
+        assert services.waits == ""
+        with deaf_server() as server:
+            sinks[2].writer._port = server.getsockname()[1]
+            connection, _ = await asyncio.get_running_loop().sock_accept(server)
+            sinks[2].write(b"x" * 4_000_000)
+            await until(lambda: sinks[2].writer._unacknowledged)
+            sinks[2].writer.close()
+            await until(lambda: all(task.done() for task in services.tasks))
+            connection.close()
+        assert not any(task.cancelled() for task in services.tasks)
+
+    @looped
+    async def test_drops_what_is_not_sent_and_its_checkpoints(self, services: LoopServices) -> None:
+        peer = Peer(free_port())
+        sink = Sink(services, peer.port)
+        passed: list[int] = []
+        sink.write("a\n")
+        sink.checkpoint(1, passed)
+        await until(lambda: services.waits)
+        sink.writer.close()
+        await peer.listen()
+        later = asyncio.get_running_loop().time() + 0.2
+        await until(lambda: asyncio.get_running_loop().time() > later)
+        assert (passed, peer.received) == ([], [])
         await peer.go_away()
 
 

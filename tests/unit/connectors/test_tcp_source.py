@@ -1,6 +1,7 @@
 """A TCP source: whole frames of many clients, none of whom can harm another."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable
@@ -339,6 +340,76 @@ class TestStopping:
         client.close()
         await source.until(lambda: source.reader.ended)
         assert len(source.frames) == count
+
+
+class TestClosing:
+    @looped
+    async def test_lets_go_of_port_and_clients(self, services: LoopServices) -> None:
+        source = Source(services)
+        clients = [await source.connect() for _ in range(3)]
+        await clients[0].send(framed(b"whole", b"cut")[:-1])
+        await until(lambda: source.reader.ready and len(source.reader.connections) == 3)
+        wakes = services.wakes
+        source.reader.close()
+        assert source.read() == []
+        assert source.reader.ended
+        for client in clients:
+            await client.closed()
+            client.close()
+        await until(lambda: all(task.done() for task in services.tasks))
+        with pytest.raises(ConnectionError):
+            await source.connect()
+        assert (source.read(), services.wakes, source.reader.ended) == ([], wakes, True)
+
+    @looped
+    async def test_before_it_serves_lets_go_of_the_port(self, services: LoopServices) -> None:
+        source = Source(services)
+        source.reader.close()
+        with pytest.raises(ConnectionError):
+            await source.connect()
+        await until(lambda: all(task.done() for task in services.tasks))
+
+    @pytest.mark.parametrize("turns", range(6))
+    @looped
+    async def test_at_any_moment_leaves_nothing_open(
+        self, turns: int, services: LoopServices
+    ) -> None:
+        source = Source(services)
+        with socket.create_connection(("127.0.0.1", source.port)) as client:
+            client.sendall(framed(b"a"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            source.reader.close()
+            await until(lambda: all(task.done() for task in services.tasks))
+            client.setblocking(False)
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+        assert source.read() == []
+
+    @looped
+    async def test_lets_the_port_be_used_again(self, services: LoopServices) -> None:
+        source = Source(services)
+        client = await source.connect()
+        source.reader.close()
+        await until(lambda: all(task.done() for task in services.tasks))
+        config = source.reader.config
+        reader = config.open("lines", services)
+        other = await source.connect()
+        await other.send(framed(b"again"))
+        await until(lambda: reader.ready)
+        assert reader.read(10) == [b"again"]
+        client.close()
+        other.close()
+
+
+@looped
+async def test_it_has_no_position(services: LoopServices) -> None:
+    source = Source(services)
+    client = await source.connect()
+    await client.send(framed(b"a"))
+    await source.until_frames(1)
+    assert source.reader.position() is None
+    client.close()
 
 
 class TestListening:

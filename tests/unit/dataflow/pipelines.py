@@ -21,7 +21,7 @@ class Given(SourceConfig[int]):
     def partitions(self) -> list[str]:
         return ["all"]
 
-    def open(self, partition: str, services: Services) -> SourceReader:
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
         raise NotImplementedError
 
 
@@ -35,7 +35,7 @@ class Kept(SinkConfig[Any]):
 
     encoder: wallaroo.Encoder[Any] | None = as_text
 
-    def open(self, services: Services) -> SinkWriter:
+    def open(self, services: Services, mark: dict[str, Any] | None = None) -> SinkWriter:
         raise NotImplementedError
 
 
@@ -139,12 +139,61 @@ def by_any(event: int) -> str | bytes | int:
     return ("", b"", "a", b"a", 97, "é", b"\xff", "long" * 50)[event % 8]
 
 
+# What raises, for some events
+
+
+@wallaroo.computation(name="brittle")
+def brittle(event: int) -> int | None:
+    if event % 7 == 3:
+        raise ValueError("three")
+    return event
+
+
+@wallaroo.computation_multi(name="brittle generator")
+def brittle_generator(event: int) -> Iterator[int]:
+    yield event
+    if event % 5 == 2:
+        raise ValueError("two")
+    yield event + 1
+
+
+@wallaroo.state_computation(name="brittle tally", state=Tally)
+def brittle_tally(event: int, state: Tally) -> int:
+    state.add(event)
+    if event % 11 == 4:
+        raise ValueError("four")
+    return event
+
+
+@wallaroo.state_computation_multi(name="brittle split", state=Tally)
+def brittle_split(event: int, state: Tally) -> Iterable[int]:
+    state.add(event)
+    return [event, 1 // (event % 6)]
+
+
+@wallaroo.key_extractor
+def by_brittle(event: int) -> Any:
+    if event % 6 == 5:
+        raise KeyError(event)
+    return 1.5 if event % 13 == 7 else f"key {event % 4}"
+
+
+@wallaroo.encoder
+def brittle_text(event: int) -> str:
+    return str(event * (1 // (event % 9)) or event)
+
+
+class Brittle(Kept):
+    encoder = brittle_text
+
+
 #: All keys that these extractors give.
 KEYS: list[str | bytes] = [
     *("", b"", "a", b"a", "é", b"\xff", "long" * 50),
     *(f"rest {rest}" for rest in range(11)),
     *(bytes([rest]) for rest in range(13)),
     *(chr(rest) for rest in range(17)),
+    *(f"key {rest}" for rest in range(4)),
 ]
 
 Step = Callable[[Events], Events]
@@ -165,8 +214,18 @@ _STEPS: list[Step] = [
 ]
 
 
-def _names() -> st.SearchStrategy[Step]:
-    return st.sampled_from(_STEPS)
+_BRITTLE: list[Step] = [
+    *(
+        (lambda pipeline, step=step: pipeline.to(step))
+        for step in (brittle, brittle_generator, brittle_tally, brittle_split)
+    ),
+    lambda pipeline: pipeline.key_by(by_brittle),
+]
+
+
+def _names(*, fragile: bool) -> st.SearchStrategy[Step]:
+    sound = st.sampled_from(_STEPS)
+    return st.one_of(sound, st.sampled_from(_BRITTLE)) if fragile else sound
 
 
 def _chain(steps: list[Step]) -> Step:
@@ -188,10 +247,10 @@ def _fan_out(ways: list[Step]) -> Step:
     return fan_out
 
 
-def steps() -> st.SearchStrategy[Step]:
-    """Chains of steps that fork and meet again."""
+def steps(*, fragile: bool = False) -> st.SearchStrategy[Step]:
+    """Chains of steps that fork and meet again; fragile: some raise for some events."""
     return st.recursive(
-        _names(),
+        _names(fragile=fragile),
         lambda inner: (
             st.lists(inner, max_size=4).map(_chain)
             | st.lists(st.lists(inner, max_size=3).map(_chain), min_size=2, max_size=3).map(
@@ -203,10 +262,13 @@ def steps() -> st.SearchStrategy[Step]:
 
 
 @st.composite
-def applications(draw: st.DrawFn) -> wallaroo.Application:
-    """Pipelines of one or two sources and one or two sinks."""
-    pipeline = draw(steps())(source("numbers"))
+def applications(draw: st.DrawFn, *, fragile: bool = False) -> wallaroo.Application:
+    """Pipelines of one or two sources and one or two sinks; fragile: parts of them raise."""
+    some = steps(fragile=fragile)
+    pipeline = draw(some)(source("numbers"))
     if draw(st.booleans()):
-        pipeline = pipeline.merge(draw(steps())(source("more")))
-        pipeline = draw(steps())(pipeline)
-    return application(pipeline, sinks=draw(st.integers(1, 2)))
+        pipeline = pipeline.merge(draw(some)(source("more")))
+        pipeline = draw(some)(pipeline)
+    kinds = [Kept, Brittle] if fragile else [Kept]
+    sinks = [draw(st.sampled_from(kinds))() for _ in range(draw(st.integers(1, 2)))]
+    return wallaroo.build_application("test", pipeline.to_sinks(sinks))

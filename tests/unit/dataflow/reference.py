@@ -1,7 +1,7 @@
 """What a pipeline means, told without stages: one event after the other, depth first."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from wallaroo.api.pipeline import (
@@ -20,12 +20,18 @@ from wallaroo.api.steps import (
     StateComputation,
     StateComputationMulti,
 )
+from wallaroo.partitioning import normalize_key
 
 
 class Reference:
-    """An application, interpreted. Sinks get events as their encoder gives them."""
+    """An application, interpreted. Sinks get events as their encoder gives them.
+
+    letters: what is set aside because a function raises, as (step, event): only what that function
+    would have made is missing, nothing else.
+    """
 
     def __init__(self, application: Application) -> None:
+        self.letters: list[tuple[str, str]] = []
         nodes = ordered(application.node)
         self.states: dict[str, dict[Any, Any]] = defaultdict(dict)
         self.sinks: list[list[Any]] = [[] for _ in application.node.sinks]
@@ -55,34 +61,57 @@ class Reference:
     def _take(self, node: Node, event: Any, key: str | bytes) -> None:
         match node:
             case StepNode():
-                for result in self._results(node, event, key):
+                results = self._results(node, event, key)
+                while True:
+                    try:
+                        result = next(results)
+                    except StopIteration:
+                        break
+                    except Exception:
+                        self._set_aside(node.step, event)
+                        break
                     self._emit(node, result, key)
             case KeyNode(extractor=None):
                 self._emit(node, event, "")
             case KeyNode(extractor=extractor):
                 assert extractor is not None
-                given = extractor(event)
-                self._emit(node, event, chr(given) if isinstance(given, int) else given)
+                try:
+                    own = normalize_key(extractor(event))
+                except Exception:
+                    self._set_aside(extractor, event)
+                    return
+                self._emit(node, event, own)
             case MergeNode():
                 self._emit(node, event, key)
             case SinkNode():
                 for sink, config in enumerate(node.sinks):
-                    written = config.encoder(event) if config.encoder else event
+                    try:
+                        written = config.encoder(event) if config.encoder else event
+                    except Exception:
+                        assert config.encoder
+                        self._set_aside(config.encoder, event)
+                        continue
                     if written is not None:
                         self.sinks[sink].append(written)
 
-    def _results(self, node: StepNode, event: Any, key: str | bytes) -> Iterable[Any]:
+    def _set_aside(self, step: Any, event: Any) -> None:
+        self.letters.append((step.title, repr(event)))
+
+    def _results(self, node: StepNode, event: Any, key: str | bytes) -> Iterator[Any]:
         step = node.step
         match step:
             case Computation():
                 result = step(event)
-                return [] if result is None else [result]
+                yield from [] if result is None else [result]
+                return
             case ComputationMulti():
-                return step(event) or []
+                yield from step(event) or []
+                return
         state = self.states[self._places[node]].setdefault(key, None)
         if state is None:
             state = self.states[self._places[node]][key] = step.state()
         result = step(event, state)
         if isinstance(step, StateComputationMulti):
-            return result or []
-        return [] if result is None else [result]
+            yield from result or []
+        elif result is not None:
+            yield result

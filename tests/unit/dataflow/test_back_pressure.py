@@ -1,13 +1,19 @@
 """Every queue is bounded: what has no room is waited for, and nothing else is."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from tests.unit.dataflow import pipelines as p
-from tests.unit.dataflow.cluster import Cluster, Reader, Writer, codec, small_rooms
+from tests.unit.dataflow.cluster import (
+    Cluster,
+    Reader,
+    Writer,
+    codec,
+    engine_of,
+    run_dry,
+    small_rooms,
+)
 
-import wallaroo
 from wallaroo.dataflow import exchange
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.engine import BATCH, Engine
@@ -24,37 +30,6 @@ def _rooms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queues that small numbers fill sooner than the real ones."""
     monkeypatch.setattr(exchange, "ROOM", ROOM)
     monkeypatch.setattr(exchange, "FRAME", ROOM // 4)
-
-
-def engine_of(
-    application: wallaroo.Application,
-    *,
-    worker: int = 0,
-    workers: int = 1,
-    readers: dict[str, Reader],
-    writer: Writer | None = None,
-    passed: Callable[[Barrier], None] = lambda barrier: None,
-) -> Engine:
-    engine = Engine(
-        build_graph(application),
-        worker,
-        Assignment.first(workers),
-        codec(),
-        [writer or Writer()],
-        wake=lambda outbox: None,
-        passed=passed,
-        clock=lambda: 0.0,
-    )
-    for name, reader in readers.items():
-        engine.read_from(name, reader)
-    return engine
-
-
-def run_dry(engine: Engine) -> None:
-    for _ in range(100_000):
-        if not engine.step():
-            return
-    pytest.fail("the engine does not come to rest")
 
 
 def number_of(worker: int, workers: int) -> int:
@@ -80,7 +55,7 @@ def keyed() -> p.Events:
 
 def test_a_source_is_not_read_while_the_sink_behind_it_has_no_room() -> None:
     reader, writer = Reader(range(MANY)), Writer()
-    engine = engine_of(p.application(p.source()), readers={"numbers": reader}, writer=writer)
+    engine = engine_of(p.application(p.source()), readers={"numbers": reader}, writers=[writer])
     writer.has_room = False
     run_dry(engine)
     assert reader.reads == 0
@@ -89,7 +64,7 @@ def test_a_source_is_not_read_while_the_sink_behind_it_has_no_room() -> None:
 def test_a_source_is_not_read_while_the_sink_behind_an_exchange_has_no_room() -> None:
     reader, writer = Reader(range(MANY)), Writer()
     application = p.application(keyed().to(p.tally).key_by(p.by_byte).to(p.count))
-    engine = engine_of(application, readers={"numbers": reader}, writer=writer)
+    engine = engine_of(application, readers={"numbers": reader}, writers=[writer])
     writer.has_room = False
     run_dry(engine)
     assert reader.reads == 0
@@ -97,7 +72,7 @@ def test_a_source_is_not_read_while_the_sink_behind_an_exchange_has_no_room() ->
 
 def test_a_sink_that_has_room_again_gets_all_events() -> None:
     reader, writer = Reader(range(5000)), Writer()
-    engine = engine_of(p.application(keyed()), readers={"numbers": reader}, writer=writer)
+    engine = engine_of(p.application(keyed()), readers={"numbers": reader}, writers=[writer])
     engine.step()
     writer.has_room = False
     run_dry(engine)
@@ -112,7 +87,7 @@ def test_what_waits_before_a_forward_to_a_full_sink_is_bounded() -> None:
     numbers = p.source()
     application = p.application(numbers.to(p.add_one).merge(numbers.key_by(p.by_rest)))
     reader, writer = Reader(range(MANY)), Writer()
-    engine = engine_of(application, readers={"numbers": reader}, writer=writer)
+    engine = engine_of(application, readers={"numbers": reader}, writers=[writer])
     writer.has_room = False
     run_dry(engine)
     assert 0 < reader.given <= 4 * exchange.LOCAL_ROOM
@@ -168,7 +143,7 @@ def test_what_came_from_others_is_worked_off_while_a_source_waits_to_send() -> N
         worker=1,
         workers=2,
         readers={"numbers": Reader(range(MANY))},
-        writer=writer,
+        writers=[writer],
     )
     run_dry(engine)
     assert not next(iter(engine.outboxes.values())).has_room
@@ -209,7 +184,7 @@ def test_a_barrier_is_put_on_a_stream_that_has_no_room() -> None:
 
 def test_a_stage_with_the_barrier_of_one_stream_reads_the_others_still() -> None:
     writer = Writer()
-    engine = engine_of(p.application(keyed().to(p.tally)), workers=2, readers={}, writer=writer)
+    engine = engine_of(p.application(keyed().to(p.tally)), workers=2, writers=[writer])
     mine = number_of(0, 2)
     engine.inject(Barrier(1))
     run_dry(engine)  # the local stream has its barrier
@@ -222,7 +197,7 @@ def test_a_stage_with_the_barrier_of_a_stream_reads_no_more_of_it_until_all_have
     passed: list[Barrier] = []
     writer = Writer()
     application = p.application(keyed().to(p.tally))
-    engine = engine_of(application, workers=3, readers={}, writer=writer, passed=passed.append)
+    engine = engine_of(application, workers=3, writers=[writer], passed=passed.append)
     mine = number_of(0, 3)
     behind = [codec().encode_block([mine])]
     engine.inboxes[0, 1].add_barrier(Barrier(1))

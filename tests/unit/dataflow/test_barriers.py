@@ -30,17 +30,28 @@ def inputs_for(application: Application, workers: int, size: int = 60) -> dict[s
 
 
 def assert_consistent(cluster: Cluster, cut: Cut) -> None:
-    """The states and sinks at the cut hold what the sources had given, no more and no less."""
+    """States and sinks at the cut hold what the sources had given, no more and no less.
+
+    In memory when the stages passed the barrier, and in the deltas, which were encoded when later
+    events had gone through the same stages.
+    """
     reference = Reference(cluster.graph.application)
     for source, by_worker in cluster.readers.items():
         for worker, reader in by_worker.items():
             reference.give(source, reader.events[: cut.given[source][worker]])
+            assert cut.positions[source][worker] == cut.given[source][worker]
     for place, states in reference.states.items():
         assert tallies(cut.state(place)) == tallies(states), f"state of {place!r}"
-    for place in cut.states:
+        for worker, saved in cut.saved[place].items():
+            in_memory = cut.states[place][worker]
+            assert tallies(saved) == tallies(in_memory), f"deltas of {place!r}"
+    for place, by in cut.states.items():
         assert place in reference.states or not cut.state(place)
+        assert cut.saved[place].keys() == {worker for worker, states in by.items() if states}
     for sink, written in enumerate(reference.sinks):
         assert Counter(cut.written[sink]) == Counter(written), f"sink {sink}"
+    letters = [(letter["step"], letter["event"]) for letter in cut.letters]
+    assert Counter(letters) == Counter(reference.letters), "what was set aside"
 
 
 def rekeyed_twice(numbers: Events) -> Events:
@@ -122,6 +133,28 @@ def test_any_pipeline_passes_barriers_with_exactly_what_its_sources_gave_before_
     inputs = inputs_for(application, workers, 25)
     with small_rooms() if small else contextlib.nullcontext():
         cluster = Cluster(application, inputs, workers, seed, assignment)
+        note(cluster.graph.describe())
+        cluster.run(barriers=3)
+    for cut in cluster.cuts.values():
+        assert_consistent(cluster, cut)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    application=p.applications(fragile=True),
+    workers=st.integers(1, 3),
+    seed=st.integers(0, 10_000),
+    fragmented=st.booleans(),
+    small=st.booleans(),
+)
+def test_any_pipeline_sets_aside_what_raises_and_nothing_else_in_the_epoch_of_its_cause(
+    application: Application, workers: int, seed: int, fragmented: bool, small: bool
+) -> None:
+    """Ruling 33 of docs/protocol.md: the dead-letter file is published with its epoch."""
+    assignment = cut_at(p.KEYS, workers, seed) if fragmented else None
+    inputs = inputs_for(application, workers, 25)
+    with small_rooms() if small else contextlib.nullcontext():
+        cluster = Cluster(application, inputs, workers, seed, assignment, dead_letters=True)
         note(cluster.graph.describe())
         cluster.run(barriers=3)
     for cut in cluster.cuts.values():

@@ -3,28 +3,15 @@
 import linecache
 
 from tests.unit.dataflow import pipelines as p
-from tests.unit.dataflow.cluster import Reader, Writer, codec
+from tests.unit.dataflow.cluster import Reader, engine_of
 
 from wallaroo.dataflow.codegen import generate
 from wallaroo.dataflow.engine import Engine
-from wallaroo.dataflow.graph import build_graph
-from wallaroo.partitioning import Assignment
 
 
 def engine() -> Engine:
-    graph = build_graph(p.application(p.source().to(p.add_one).key_by(p.by_rest).to(p.tally)))
-    made = Engine(
-        graph,
-        0,
-        Assignment.first(1),
-        codec(),
-        [Writer()],
-        wake=lambda outbox: None,
-        passed=lambda barrier: None,
-        clock=lambda: 0.0,
-    )
-    made.read_from("numbers", Reader([1]))
-    return made
+    application = p.application(p.source().to(p.add_one).key_by(p.by_rest).to(p.tally))
+    return engine_of(application, readers={"numbers": Reader([1])})
 
 
 def test_every_generated_function_has_a_file_of_its_own() -> None:

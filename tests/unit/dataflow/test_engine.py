@@ -1,17 +1,14 @@
 """One worker's turns: small batches, everyone in turn, and what is counted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from tests.unit.dataflow import pipelines as p
-from tests.unit.dataflow.cluster import Cluster, Reader, Writer, codec
+from tests.unit.dataflow.cluster import Cluster, Reader, engine_of
 
-import wallaroo
-from wallaroo.dataflow.engine import BATCH, SLICE, Engine
-from wallaroo.dataflow.graph import build_graph
+from wallaroo.dataflow.engine import BATCH, SLICE
 from wallaroo.errors import DataflowError
-from wallaroo.partitioning import Assignment
 
 
 class Asked(Reader):
@@ -38,24 +35,8 @@ class Clock:
         return self.now
 
 
-def engine_of(
-    application: wallaroo.Application, clock: Callable[[], float] = lambda: 0.0
-) -> Engine:
-    return Engine(
-        build_graph(application),
-        0,
-        Assignment.first(1),
-        codec(),
-        [Writer()],
-        wake=lambda outbox: None,
-        passed=lambda barrier: None,
-        clock=clock,
-    )
-
-
 def test_an_engine_with_nothing_to_do_says_so() -> None:
-    engine = engine_of(p.application(p.source()))
-    engine.read_from("numbers", Reader([1, 2]))
+    engine = engine_of(p.application(p.source()), readers={"numbers": Reader([1, 2])})
     assert engine.step()
     assert engine.step()
     assert not engine.step()
@@ -63,18 +44,18 @@ def test_an_engine_with_nothing_to_do_says_so() -> None:
 
 
 def test_batches_begin_small_and_are_bounded() -> None:
-    engine = engine_of(p.application(p.source()))
     reader = Asked(range(10 * BATCH))
-    engine.read_from("numbers", reader)
+    engine = engine_of(p.application(p.source()), readers={"numbers": reader})
     for _ in range(13):
         engine.step()
     assert reader.limits == [min(2**n, BATCH) for n in range(13)]
 
 
 def test_batches_stay_at_one_event_while_even_that_takes_long() -> None:
-    engine = engine_of(p.application(p.source()), Clock(2 * SLICE))
     reader = Asked(range(10 * BATCH))
-    engine.read_from("numbers", reader)
+    engine = engine_of(
+        p.application(p.source()), readers={"numbers": reader}, clock=Clock(2 * SLICE)
+    )
     for _ in range(5):
         engine.step()
     assert reader.limits == [1] * 5
@@ -82,9 +63,8 @@ def test_batches_stay_at_one_event_while_even_that_takes_long() -> None:
 
 def test_one_batch_that_takes_long_is_followed_by_one_of_about_a_slice() -> None:
     clock = Clock(0.0)
-    engine = engine_of(p.application(p.source()), clock)
     reader = Asked(range(100 * BATCH))
-    engine.read_from("numbers", reader)
+    engine = engine_of(p.application(p.source()), readers={"numbers": reader}, clock=clock)
     while reader.limits[-1:] != [BATCH]:
         engine.step()
     clock.batch = 8 * SLICE
@@ -95,9 +75,8 @@ def test_one_batch_that_takes_long_is_followed_by_one_of_about_a_slice() -> None
 
 def test_batches_grow_again_when_they_are_quick() -> None:
     clock = Clock(2 * SLICE)
-    engine = engine_of(p.application(p.source()), clock)
     reader = Asked(range(100 * BATCH))
-    engine.read_from("numbers", reader)
+    engine = engine_of(p.application(p.source()), readers={"numbers": reader}, clock=clock)
     while reader.limits[-1:] != [1]:
         engine.step()
     clock.batch = 0.0
@@ -107,10 +86,9 @@ def test_batches_grow_again_when_they_are_quick() -> None:
 
 
 def test_sources_take_turns() -> None:
-    engine = engine_of(p.application(p.source("left").merge(p.source("right"))))
     left, right = Asked(range(20 * BATCH)), Asked(range(20 * BATCH))
-    engine.read_from("left", left)
-    engine.read_from("right", right)
+    application = p.application(p.source("left").merge(p.source("right")))
+    engine = engine_of(application, readers={"left": left, "right": right})
     for _ in range(20):
         engine.step()
     assert len(left.limits) > 3
@@ -118,10 +96,9 @@ def test_sources_take_turns() -> None:
 
 
 def test_partitions_of_a_source_are_read_one_after_the_other() -> None:
-    engine = engine_of(p.application(p.source()))
     first, second = Asked(range(2 * BATCH)), Asked(range(BATCH))
-    engine.read_from("numbers", first)
-    engine.read_from("numbers", second)
+    readers = {"numbers": {"first": first, "second": second}}
+    engine = engine_of(p.application(p.source()), readers=readers)
     engine.step()
     waiting = not second.limits
     while engine.step():
@@ -132,7 +109,7 @@ def test_partitions_of_a_source_are_read_one_after_the_other() -> None:
 
 def test_a_partition_of_a_source_that_is_none_is_refused() -> None:
     with pytest.raises(KeyError, match="other"):
-        engine_of(p.application(p.source())).read_from("other", Reader([]))
+        engine_of(p.application(p.source())).read_from("other", "it", Reader([]))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -157,16 +134,7 @@ def test_events_from_other_workers_are_counted_as_received() -> None:
 
 
 def test_events_that_can_not_be_read_are_a_failure_that_names_worker_and_stage() -> None:
-    engine = Engine(
-        build_graph(p.application(p.source().key_by(p.by_rest).to(p.tally))),
-        0,
-        Assignment.first(2),
-        codec(),
-        [Writer()],
-        wake=lambda outbox: None,
-        passed=lambda barrier: None,
-        clock=lambda: 0.0,
-    )
+    engine = engine_of(p.application(p.source().key_by(p.by_rest).to(p.tally)), workers=2)
     engine.inboxes[0, 1].add([b"no block"])
     with pytest.raises(DataflowError, match="events from worker 1 for tally: what was received"):
         engine.step()

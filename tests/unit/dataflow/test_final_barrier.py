@@ -1,107 +1,104 @@
-"""A final barrier: sources come to an end, sinks let go of everything, nothing follows."""
+"""A final barrier: sources come to an end, sinks hold everything, nothing follows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.unit.dataflow import pipelines as p
-from tests.unit.dataflow.cluster import Cluster, Reader, Writer, codec
+from tests.unit.dataflow.cluster import Cluster, Reader, Writer, engine_of, run_dry
 
 import wallaroo
-from wallaroo.api.connectors import Services, SourceReader
+from wallaroo.api.connectors import Services
 from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.engine import Engine
-from wallaroo.dataflow.graph import build_graph
-from wallaroo.partitioning import Assignment
 
 
 class LateWriter(Writer):
-    """Finishes when the test says so."""
+    """Holds an epoch when the test says so."""
 
-    def finish(self, finished: Callable[[], None]) -> None:
-        self.finishes.append(finished)
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: dict[int, Callable[[Any], None]] = {}
 
-
-def engine_of(
-    application: wallaroo.Application,
-    reader: SourceReader,
-    passed: Callable[[Barrier], None],
-    writers: list[Writer],
-) -> Engine:
-    engine = Engine(
-        build_graph(application),
-        0,
-        Assignment.first(1),
-        codec(),
-        list(writers),
-        wake=lambda outbox: None,
-        passed=passed,
-        clock=lambda: 0.0,
-    )
-    engine.read_from("numbers", reader)
-    return engine
-
-
-def steps(engine: Engine, most: int = 200) -> None:
-    for _ in range(most):
-        if not engine.step():
-            return
+    def checkpoint(self, epoch: int, done: Callable[[Any], None]) -> None:
+        super().checkpoint(epoch, lambda mark: None)
+        self.waiting[epoch] = done
 
 
 def test_a_source_is_stopped_and_not_read_to_its_end() -> None:
     """Ruling 17 of docs/protocol.md: a final barrier closes its sources."""
     passed: list[Barrier] = []
     reader = Reader(range(1_000_000))
-    engine = engine_of(p.application(p.source()), reader, passed.append, [Writer()])
+    engine = engine_of(p.application(p.source()), readers={"numbers": reader}, passed=passed.append)
     engine.step()
     engine.inject(Barrier(1, final=True))
-    steps(engine)
+    run_dry(engine)
     assert passed == [Barrier(1, final=True)]
     assert reader.stopped
     assert not engine.step(), "something follows the final barrier"
 
 
+class Numbers:
+    def initial_value(self) -> int:
+        return 1
+
+    def apply(self, previous: int) -> int:
+        return previous + 1
+
+
 def test_a_generator_without_an_end_is_stopped() -> None:
     """Ruling 17 of docs/protocol.md."""
-
-    class Numbers:
-        def initial_value(self) -> int:
-            return 1
-
-        def apply(self, previous: int) -> int:
-            return previous + 1
-
-    config = wallaroo.GenSourceConfig("numbers", Numbers())
     passed: list[Barrier] = []
     services: Services = None  # type: ignore[assignment]
-    reader = config.open("numbers", services)
-    engine = engine_of(p.application(p.source()), reader, passed.append, [Writer()])
+    reader = wallaroo.GenSourceConfig("numbers", Numbers()).open("numbers", services)
+    engine = engine_of(p.application(p.source()), readers={"numbers": reader}, passed=passed.append)
     engine.step()
     engine.inject(Barrier(1, final=True))
-    steps(engine)
+    run_dry(engine)
     assert passed == [Barrier(1, final=True)]
+    assert not engine.step(), "something follows the final barrier"
 
 
-def test_it_has_passed_only_when_all_sinks_have_let_go_of_everything() -> None:
-    passed: list[Barrier] = []
-    writers: list[Writer] = [LateWriter(), LateWriter()]
-    engine = engine_of(p.application(p.source(), sinks=2), Reader([1]), passed.append, writers)
+def test_what_was_stopped_has_not_ended_and_goes_on_in_the_next_run() -> None:
+    """Ruling 18 of docs/protocol.md: end of input is part of a partition's entry; a stop is not."""
+    reader = Reader(range(10_000))
+    engine = engine_of(p.application(p.source()), readers={"numbers": reader})
+    engine.step()
     engine.inject(Barrier(1, final=True))
-    steps(engine)
-    writers[0].finishes[0]()
-    too_early = list(passed)
-    writers[1].finishes[0]()
-    assert too_early == []
-    assert passed == [Barrier(1, final=True)]
+    run_dry(engine)
+    assert reader.ended
+    assert engine.ended_partitions == frozenset()
+    assert engine.stored_position("numbers", "it") == (reader.given, False)
 
 
-def test_sinks_are_not_finished_by_a_barrier_that_is_not_final() -> None:
+def test_what_had_come_to_its_end_before_it_has_ended() -> None:
+    """Ruling 18 of docs/protocol.md."""
+    readers = {"short": Reader([1]), "long": Reader(range(10_000))}
+    engine = engine_of(p.application(p.source()), readers={"numbers": readers})
+    engine.step()
+    engine.inject(Barrier(1, final=True))
+    run_dry(engine)
+    assert engine.ended_partitions == {("numbers", "short")}
+
+
+def test_it_is_held_only_when_all_sinks_hold_everything() -> None:
     passed: list[Barrier] = []
-    writer = Writer()
-    engine = engine_of(p.application(p.source()), Reader([1]), passed.append, [writer])
-    engine.inject(Barrier(1))
-    steps(engine)
-    assert passed == [Barrier(1)]
-    assert not writer.finishes
+    held: list[int] = []
+    writers = [LateWriter(), LateWriter()]
+    engine = engine_of(
+        p.application(p.source(), sinks=2),
+        readers={"numbers": Reader([1])},
+        writers=writers,
+        passed=passed.append,
+        held=held.append,
+    )
+    engine.inject(Barrier(1, final=True))
+    run_dry(engine)
+    writers[0].waiting[1](None)
+    too_early = list(held)
+    writers[1].waiting[1](None)
+    assert passed == [Barrier(1, final=True)]
+    assert too_early == []
+    assert held == [1]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -113,9 +110,12 @@ def test_what_was_read_before_it_comes_out(workers: int) -> None:
         for _ in range(60):
             cluster.turn()
         cluster.barrier(1, final=True)
+        cluster.save(1)
         read = sum(reader.given for reader in cluster.readers["numbers"].values())
         assert read < 10_000 * workers
         assert len(cluster.written()) == read
+        positions = cluster.cuts[1].positions["numbers"].values()
+        assert sum(positions) == read, "it would be read again, or left out"
 
 
 def test_a_worker_that_reads_no_source_takes_part_in_barriers() -> None:

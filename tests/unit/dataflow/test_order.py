@@ -8,12 +8,18 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from tests.unit.dataflow import pipelines as p
-from tests.unit.dataflow.cluster import Cluster, Reader, Writer, codec, cut_at, small_rooms
+from tests.unit.dataflow.cluster import (
+    Cluster,
+    Reader,
+    Writer,
+    cut_at,
+    engine_of,
+    run_dry,
+    small_rooms,
+)
 
 import wallaroo
 from wallaroo import Application
-from wallaroo.dataflow.engine import Engine
-from wallaroo.dataflow.graph import build_graph
 from wallaroo.partitioning import INTERVAL, Assignment, Piece, hash_key
 
 WINDOW = 4
@@ -209,24 +215,14 @@ def test_an_event_beside_a_boundary_does_not_overtake_one_that_was_queued_before
     numbers = numbers.key_by(p.by_rest)
     for _ in range(7):
         numbers = numbers.to(p.some_or_none)
-    graph = build_graph(p.application(numbers.collect().to(p.some_or_none)))
+    application = p.application(numbers.collect().to(p.some_or_none))
     plain, beside = 2, 6  # some_or_none lets both through as they are
     at = hash_key(f"rest {beside}")
     alone = Assignment(1, (Piece(0, at, 0), Piece(at, INTERVAL, 0)))
     assert alone.slots[hash_key(f"rest {plain}") >> alone.slot_shift] is not None
     assert alone.slots[at >> alone.slot_shift] is None
     writer = Writer()
-    engine = Engine(
-        graph,
-        0,
-        alone,
-        codec(),
-        [writer],
-        wake=lambda outbox: None,
-        passed=lambda barrier: None,
-        clock=lambda: 0.0,
-    )
-    engine.read_from("numbers", Reader([plain, beside, plain, beside]))
-    while engine.step():
-        pass
+    reader = Reader([plain, beside, plain, beside])
+    engine = engine_of(application, assignment=alone, readers={"numbers": reader}, writers=[writer])
+    run_dry(engine)
     assert writer.written == ["2", "6", "2", "6"]

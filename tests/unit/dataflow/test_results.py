@@ -205,14 +205,15 @@ def test_many_exchanges_in_a_row_run() -> None:
         assert_as_the_reference(application, {"numbers": [2, 6, 10]}, workers, 0)
 
 
+class CountDown:
+    def initial_value(self) -> int:
+        return 50
+
+    def apply(self, previous: int) -> int | None:
+        return previous - 1 if previous > 1 else None
+
+
 def test_a_generator_feeds_the_pipeline_from_one_worker() -> None:
-    class CountDown:
-        def initial_value(self) -> int:
-            return 50
-
-        def apply(self, previous: int) -> int | None:
-            return previous - 1 if previous > 1 else None
-
     numbers = wallaroo.source("numbers", wallaroo.GenSourceConfig("numbers", CountDown()))
     application = p.application(numbers.key_by(p.by_rest).to(p.tally))
     for workers in (1, 3):

@@ -1,20 +1,32 @@
-"""Streams between workers: what is not expected is refused, and its sender told."""
+"""Streams between workers: what is not expected is refused, and its sender told.
+
+Ruling 1 of docs/protocol.md: a message of any other generation is not processed; an older one is
+refused and its sender told, a newer one waits unread. Streams are opened anew for each generation.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
-from wallaroo.dataflow.exchange import Inbox
+from wallaroo.dataflow.barrier import Barrier
+from wallaroo.dataflow.exchange import Inbox, Outbox
 from wallaroo.dataflow.graph import Edge
-from wallaroo.runtime.exchange import Lost, Receiver
+from wallaroo.runtime.exchange import Lost, Receiver, Sender
+from wallaroo.state.allowlist import AllowList
+from wallaroo.state.codec import Codec
 from wallaroo.v1 import exchange_pb2 as pb
 from wallaroo.v1 import exchange_pb2_grpc
 
 WORKER, SENDER, EXCHANGE, GENERATION = 0, 1, 7, 3
+EDGE = Edge(EXCHANGE, 0, 1, routed=True)
+#: Seconds in which something would have happened if it could.
+MOMENT = 0.1
 
 
 def opening(
@@ -34,33 +46,66 @@ def barrier(*, final: bool) -> pb.Frame:
 
 
 class Streams:
-    """A receiver of worker 0, and streams to it one after the other."""
+    """A receiver of worker 0 that expects generation 3, and streams to it."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.inbox = Inbox(Edge(EXCHANGE, 0, 1, routed=True), SENDER, local=False)
-        self.lost: list[Lost] = []
+        self.inbox = Inbox(EDGE, SENDER, local=False)
+        self.lost: list[tuple[int, int]] = []
+        self.receiver: Receiver
+        self.channel: grpc.aio.Channel
+
+    def run(self, test: Callable[[], Awaitable[None]]) -> None:
+        async def running() -> None:
+            async with self._serving():
+                await asyncio.wait_for(test(), 5)
+
+        asyncio.run(running())
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        self.receiver = Receiver(
+            WORKER,
+            lambda: None,
+            lambda generation, error: self.lost.append((generation, error.worker)),
+        )
+        self.receiver.expect(GENERATION, self.inboxes())
+        server = await self.receiver.serve(self.address)
+        async with grpc.aio.insecure_channel(self.address) as self.channel:
+            yield
+        await server.stop(None)
+
+    def inboxes(self) -> dict[tuple[int, int], Inbox]:
+        return {(EXCHANGE, SENDER): self.inbox}
+
+    def call(self, frames: Iterable[pb.Frame] | None = None) -> Any:
+        """A stream; without frames, one to write to."""
+        stub = exchange_pb2_grpc.ExchangeStub(self.channel)
+        return stub.Send() if frames is None else stub.Send(iter(frames))
+
+    async def result(self, call: Any) -> str:
+        """What came of a stream: empty if it was received, else why not."""
+        try:
+            await call
+        except grpc.aio.AioRpcError as error:
+            return error.details() or str(error.code())
+        except asyncio.CancelledError:
+            return "cancelled"
+        return ""
 
     def send(self, *streams: list[pb.Frame]) -> list[str]:
-        """What came of each stream: empty if it was received, else why not."""
-        return asyncio.run(self._send(streams))
+        """What came of streams one after the other."""
+        results: list[str] = []
 
-    async def _send(self, streams: tuple[list[pb.Frame], ...]) -> list[str]:
-        inboxes = asyncio.get_running_loop().create_future()
-        inboxes.set_result({(EXCHANGE, SENDER): self.inbox})
-        receiver = Receiver(WORKER, GENERATION, inboxes, lambda: None, self.lost.append)
-        server = await receiver.serve(self.address)
-        results = []
-        async with grpc.aio.insecure_channel(self.address) as channel:
+        async def test() -> None:
             for frames in streams:
-                call = exchange_pb2_grpc.ExchangeStub(channel).Send(iter(frames))
-                try:
-                    await asyncio.wait_for(call, 30)
-                    results.append("")
-                except grpc.aio.AioRpcError as error:
-                    results.append(error.details() or "")
-        await server.stop(None)
+                results.append(await self.result(self.call(frames)))
+
+        self.run(test)
         return results
+
+    def taken(self) -> list[Any]:
+        return list(self.inbox._items)
 
 
 @pytest.fixture
@@ -68,10 +113,16 @@ def streams(tmp_path: Path) -> Streams:
     return Streams(f"unix:{tmp_path / 's'}")
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  it is said by no event
+        await asyncio.sleep(0.005)
+
+
 def test_a_stream_brings_its_blocks_and_barriers_in_order(streams: Streams) -> None:
-    assert streams.send([opening(), events(b"a", b"b"), barrier(final=True)]) == [""]
-    taken = list(streams.inbox._items)
-    assert taken[:2] == [b"a", b"b"]
+    assert streams.send(
+        [opening(), events(b"a", b"b"), barrier(final=False), events(b"c"), barrier(final=True)]
+    ) == [""]
+    assert streams.taken() == [b"a", b"b", Barrier(1), b"c", Barrier(1, final=True)]
     assert streams.lost == []
 
 
@@ -79,19 +130,135 @@ def test_a_stream_brings_its_blocks_and_barriers_in_order(streams: Streams) -> N
     ("frame", "words"),
     [
         (lambda: opening(generation=2), "generation 3, not worker 0 in generation 2"),
-        (lambda: opening(generation=4), "generation 3, not worker 0 in generation 4"),
+        (lambda: opening(generation=0), "generation 3, not worker 0 in generation 0"),
         (lambda: opening(receiver=5), "this is worker 0 in generation 3, not worker 5"),
         (lambda: opening(exchange=8), "expects no stream of exchange 8 from worker 1"),
         (lambda: events(b"a"), "the first frame must open the stream"),
+        (pb.Frame, "the first frame must open the stream"),
     ],
 )
 def test_a_stream_that_nobody_expects_is_refused_unread(
     frame: Callable[[], pb.Frame], words: str, streams: Streams
 ) -> None:
-    """Ruling 1 of docs/protocol.md: a message of any other generation is not processed."""
     (why,) = streams.send([frame(), events(b"a")])
     assert words in why
     assert streams.inbox.empty
+    assert streams.lost == [], "nothing is lost that was never there"
+
+
+def test_a_stream_of_a_newer_generation_waits_unread_until_that_is_expected(
+    streams: Streams,
+) -> None:
+    async def test() -> None:
+        frames = [opening(generation=4), events(b"a"), barrier(final=True)]
+        call = streams.call(frames)
+        await asyncio.sleep(MOMENT)
+        assert not call.done()
+        assert streams.inbox.empty
+        streams.inbox = Inbox(EDGE, SENDER, local=False)
+        streams.receiver.expect(4, streams.inboxes())
+        assert await streams.result(call) == ""
+        assert streams.taken() == [b"a", Barrier(1, final=True)]
+
+    streams.run(test)
+
+
+def test_a_stream_of_a_generation_that_is_skipped_is_refused(streams: Streams) -> None:
+    async def test() -> None:
+        call = streams.call([opening(generation=4), events(b"a")])
+        await asyncio.sleep(MOMENT)
+        streams.receiver.expect(5, streams.inboxes())
+        assert "in generation 5, not worker 0 in generation 4" in await streams.result(call)
+        assert streams.inbox.empty
+
+    streams.run(test)
+
+
+def test_a_sender_that_goes_while_it_waits_leaves_nothing_behind(streams: Streams) -> None:
+    async def test() -> None:
+        call = streams.call([opening(generation=4), events(b"gone")])
+        await asyncio.sleep(MOMENT)
+        call.cancel()
+        await asyncio.sleep(MOMENT)
+        streams.receiver.expect(4, streams.inboxes())
+        frames = [opening(generation=4), events(b"a"), barrier(final=True)]
+        assert await streams.result(streams.call(frames)) == ""
+        assert streams.taken() == [b"a", Barrier(1, final=True)]
+
+    streams.run(test)
+
+
+def test_before_any_generation_is_expected_streams_wait(streams: Streams) -> None:
+    async def test() -> None:
+        receiver = Receiver(WORKER, lambda: None, lambda generation, error: None)
+        server = await receiver.serve(f"{streams.address}2")
+        async with grpc.aio.insecure_channel(f"{streams.address}2") as streams.channel:
+            call = streams.call([opening(generation=1), events(b"a"), barrier(final=True)])
+            await asyncio.sleep(MOMENT)
+            assert not call.done()
+            receiver.expect(1, streams.inboxes())
+            assert await streams.result(call) == ""
+        await server.stop(None)
+
+    streams.run(test)
+
+
+class TestAGenerationThatIsOver:
+    def test_takes_no_new_stream(self, streams: Streams) -> None:
+        async def test() -> None:
+            streams.receiver.close()
+            why = await streams.result(streams.call([opening(), events(b"a")]))
+            assert "expects no stream of exchange 7 from worker 1" in why
+            assert streams.inbox.empty
+
+        streams.run(test)
+
+    @pytest.mark.parametrize("by", ["close", "expect"])
+    def test_has_its_streams_cut_and_tells_their_senders(self, by: str, streams: Streams) -> None:
+        async def test() -> None:
+            call = streams.call()
+            await call.write(opening())
+            await call.write(events(b"a"))
+            await until(lambda: not streams.inbox.empty)
+            before = streams.inbox
+            if by == "close":
+                streams.receiver.close()
+            else:
+                streams.inbox = Inbox(EDGE, SENDER, local=False)
+                streams.receiver.expect(4, streams.inboxes())
+            assert await streams.result(call) == "generation 3 is over"
+            assert list(before._items) == [b"a"]
+            assert streams.lost == [], "that is no fault"
+
+        streams.run(test)
+
+    def test_leaves_its_place_to_the_streams_of_the_next(self, streams: Streams) -> None:
+        async def test() -> None:
+            old = streams.call()
+            await old.write(opening())
+            await old.write(events(b"old"))
+            await until(lambda: not streams.inbox.empty)
+            streams.inbox = Inbox(EDGE, SENDER, local=False)
+            streams.receiver.expect(4, streams.inboxes())
+            frames = [opening(generation=4), events(b"new"), barrier(final=True)]
+            assert await streams.result(streams.call(frames)) == ""
+            assert streams.taken() == [b"new", Barrier(1, final=True)]
+            old.cancel()
+
+        streams.run(test)
+
+    def test_is_cut_while_it_waits_for_room(self, streams: Streams) -> None:
+        async def test() -> None:
+            call = streams.call()
+            await call.write(opening())
+            await call.write(events(b"x" * (1 << 21)))
+            await call.write(events(b"never read"))
+            await until(lambda: not streams.inbox.has_room)
+            streams.receiver.close()
+            assert await streams.result(call)
+            assert len(streams.taken()) == 1
+
+        streams.run(test)
 
 
 def test_a_second_stream_from_the_same_sender_is_refused(streams: Streams) -> None:
@@ -100,15 +267,94 @@ def test_a_second_stream_from_the_same_sender_is_refused(streams: Streams) -> No
     )
     assert first == ""
     assert "expects no stream" in second
-    assert b"b" not in streams.inbox._items
+    assert b"b" not in streams.taken()
 
 
 def test_a_stream_that_ends_before_its_final_barrier_is_lost(streams: Streams) -> None:
     (why,) = streams.send([opening(), events(b"a"), barrier(final=False)])
     assert why == "lost worker 1: it closed the stream"
-    assert [error.worker for error in streams.lost] == [SENDER]
+    assert streams.lost == [(GENERATION, SENDER)]
 
 
 def test_a_stream_that_is_opened_twice_is_lost(streams: Streams) -> None:
     (why,) = streams.send([opening(), opening()])
     assert "it sent a frame of kind 'open'" in why
+    assert streams.lost == [(GENERATION, SENDER)]
+
+
+def test_a_stream_whose_sender_dies_is_lost(streams: Streams) -> None:
+    async def test() -> None:
+        call = streams.call()
+        await call.write(opening())
+        await call.write(events(b"a"))
+        await until(lambda: not streams.inbox.empty)
+        call.cancel()
+        await until(lambda: bool(streams.lost))
+        assert streams.lost == [(GENERATION, SENDER)]
+
+    streams.run(test)
+
+
+class TestASender:
+    @staticmethod
+    def of(streams: Streams, generation: int = GENERATION) -> tuple[Sender, Outbox]:
+        outbox = Outbox(EDGE, WORKER, Codec(AllowList([])), lambda: sender.wake())  # noqa: PLW0108
+        sender = Sender(outbox, SENDER, generation, streams.address, lambda: None)
+        return sender, outbox
+
+    def test_is_connected_once_the_receiver_has_accepted_it(self, streams: Streams) -> None:
+        async def test() -> None:
+            sender, _ = self.of(streams, 4)
+            connecting = asyncio.ensure_future(sender.connect())
+            await asyncio.sleep(MOMENT)
+            assert not connecting.done(), "the receiver is not there yet"
+            streams.receiver.expect(4, streams.inboxes())
+            await connecting
+            await sender.close()
+
+        streams.run(test)
+
+    def test_of_an_older_generation_is_told(self, streams: Streams) -> None:
+        async def test() -> None:
+            sender, _ = self.of(streams, 2)
+            with pytest.raises(Lost, match="in generation 3, not worker 0 in generation 2"):
+                await sender.connect()
+            await sender.close()
+
+        streams.run(test)
+
+    def test_sends_until_the_final_barrier_has_been_read(self, streams: Streams) -> None:
+        async def test() -> None:
+            sender, outbox = self.of(streams)
+            await sender.connect()
+            running = asyncio.ensure_future(sender.run())
+            for number in range(3):
+                outbox.values.append(number)
+                outbox.settle()
+                await asyncio.sleep(0)
+            outbox.add_barrier(Barrier(1))
+            outbox.add_barrier(Barrier(2, final=True))
+            await running
+            *blocks, first, last = streams.taken()
+            decode = Codec(AllowList([])).decode_block
+            assert [value for block in blocks for value in decode(block)] == [0, 1, 2]
+            assert (first, last) == (Barrier(1), Barrier(2, final=True))
+            await sender.close()
+
+        streams.run(test)
+
+    def test_whose_stream_is_cut_has_lost_the_receiver(self, streams: Streams) -> None:
+        async def test() -> None:
+            sender, outbox = self.of(streams)
+            await sender.connect()
+            running = asyncio.ensure_future(sender.run())
+            await asyncio.sleep(0)
+            streams.receiver.close()
+            await asyncio.sleep(MOMENT)
+            outbox.add_barrier(Barrier(1))
+            with pytest.raises(Lost) as caught:
+                await running
+            assert caught.value.worker == WORKER
+            await sender.close()
+
+        streams.run(test)

@@ -7,9 +7,11 @@ or no room, and wakes the dataflow when that changes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from wallaroo.api.steps import Decoder, Encoder
+from wallaroo.disk import Disk
 from wallaroo.errors import Failure
 
 In = TypeVar("In", contravariant=True)
@@ -28,6 +30,14 @@ class Services(Protocol):
     def workers(self) -> int:
         """How many workers there are."""
 
+    @property
+    def disk(self) -> Disk:
+        """Where files are: connectors that write go through it."""
+
+    @property
+    def folder(self) -> Path:
+        """A folder of this connector's own, for what must outlive a crash."""
+
     def wake(self) -> None:
         """Run the dataflow: something can be read, or written, that could not before."""
 
@@ -37,7 +47,7 @@ class Services(Protocol):
         """Do blocking `work` off the dataflow's thread, then call `done` or `failed` on it."""
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine on the dataflow's loop until the worker ends; it must not raise."""
+        """Run a coroutine on the dataflow's loop until the connector's life ends."""
 
     def fail(self, failure: Failure) -> None:
         """Stop the application."""
@@ -49,7 +59,7 @@ class Services(Protocol):
 class SourceReader(ABC):
     """One open partition of a source."""
 
-    #: There is nothing more to read, ever.
+    #: There is nothing more to read. It has come to its own end, unless it was stopped.
     ended = False
     #: Turns what it gives into events; None if it gives events.
     decoder: Decoder[Any] | None = None
@@ -63,6 +73,18 @@ class SourceReader(ABC):
 
     def stop(self) -> None:
         """Come to an end soon: a final barrier is due. What can be read again is left."""
+        self.ended = True
+
+    def position(self) -> Any:
+        """Where to go on: right behind what `read` has given; None if it can't be read again.
+
+        A value that `open` understands. It is asked for between two calls of `read`, also after
+        `stop`, and encoded at once: it may refer to what changes when the reader goes on.
+        """
+        return None
+
+    def close(self) -> None:
+        """Let go of everything at once: what was read since the last checkpoint is read again."""
         self.ended = True
 
 
@@ -80,8 +102,11 @@ class SourceConfig(ABC, Generic[Out]):
         """
 
     @abstractmethod
-    def open(self, partition: str, services: Services) -> SourceReader:
-        """Begin to read a partition. Raises `InputError` if it can't be."""
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
+        """Read a partition from `position` on; from its beginning if that is None.
+
+        Raises `InputError` if it can't be read.
+        """
 
 
 class SinkWriter(ABC):
@@ -95,11 +120,23 @@ class SinkWriter(ABC):
         """Take what the encoder gave, bytes and str, in order; the list stays the caller's."""
 
     @abstractmethod
-    def finish(self, finished: Callable[[], None]) -> None:
-        """Call `finished` once all that was written is where it should be, and close."""
+    def checkpoint(self, epoch: int, done: Callable[[Any], None]) -> None:
+        """All that was written so far belongs to `epoch` or an earlier one.
 
-    def abort(self) -> None:  # noqa: B027  most writers hold nothing
-        """Close at once."""
+        Call `done` with a mark (None, or a dict of str, int, bool and None) once that is safe:
+        durable as *pending*, for a sink that publishes at the commit; at its receiver, for one that
+        sends at once.
+        """
+
+    @abstractmethod
+    def commit(self, epoch: int, done: Callable[[], None]) -> None:
+        """`epoch` is committed: publish it, and call `done` when that is durable.
+
+        It may be called again for an epoch that has been published.
+        """
+
+    def close(self) -> None:  # noqa: B027  most writers hold nothing
+        """Let go of everything at once; what is not committed is dropped."""
 
 
 class SinkConfig(ABC, Generic[In]):
@@ -109,5 +146,10 @@ class SinkConfig(ABC, Generic[In]):
     encoder: Encoder[In] | None = None
 
     @abstractmethod
-    def open(self, services: Services) -> SinkWriter:
-        """Begin to write on this worker. Raises `InputError` if that can't be."""
+    def open(self, services: Services, mark: dict[str, Any] | None = None) -> SinkWriter:
+        """Write on this worker, behind `mark`; from nothing if that is None.
+
+        mark: what `checkpoint` gave for the committed epoch from which the application goes on.
+        What that epoch left pending is published first, if it was not.
+        Raises `InputError` if it can't be written.
+        """

@@ -3,15 +3,17 @@
 Options before APP are Wallaroo's, everything after it is the application's.
 """
 
+import contextlib
 import gc
 import io
 import json
 import logging
 import os
+import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import click
 import structlog
@@ -22,10 +24,11 @@ from wallaroo.cli import show
 from wallaroo.errors import Failure, InputError, WallarooParameterError
 from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.client import Client, Unreachable
+from wallaroo.runtime.coordinator import HEARTBEAT
 from wallaroo.runtime.directory import Directory, default_directory
-from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
+from wallaroo.runtime.runner import Interrupted, Runner, RunOptions, Stopped, WorkerEnded
 from wallaroo.runtime.worker import FAILED as WORKER_FAILED
-from wallaroo.runtime.worker import die_with_parent, keep_from_children, run_worker
+from wallaroo.runtime.worker import Options, die_with_parent, keep_from_children, run_worker
 
 #: What can't start exits with 2, what stops by a failure with 1, what is killed with 130.
 _CANNOT_START, _FAILED, _KILLED = 2, 1, 130
@@ -37,6 +40,68 @@ _PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": Fals
 @click.version_option(package_name="wallaroo-on-kubernetes")
 def cli() -> None:
     """Stateful stream processing in plain Python."""
+
+
+class _Duration(click.ParamType[float]):
+    """Seconds, from text such as `500ms`, `1s`, `2m` or `0`."""
+
+    name = "duration"
+    _units: ClassVar = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|)", str(value))
+        if not found:
+            self.fail(f"{value!r} is no duration: write it like 500ms, 1s or 2m", param, ctx)
+        return float(found[1]) * self._units[found[2]]
+
+
+def _patient(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if value < 2 * HEARTBEAT:
+        raise click.BadParameter(f"it must be at least {2 * HEARTBEAT:g}s")
+    return value
+
+
+def _engine_options(command: Any) -> Any:
+    """The options that `run` hands on to each worker."""
+    for option in (
+        click.option(
+            "--checkpoint-interval",
+            "interval",
+            type=_Duration(),
+            default="1s",
+            show_default=True,
+            help="Time between checkpoints; 0 for none but the last.",
+        ),
+        click.option(
+            "--state-cache",
+            "cache",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Keep about N entries of state in a worker's memory.  [default: all]",
+        ),
+        click.option(
+            "--on-error",
+            nargs=2,
+            type=(click.Choice(["dead-letter"]), click.Path(path_type=Path, dir_okay=False)),
+            metavar="dead-letter PATH",
+            help="Write events for which a function raises to PATH, and go on.  [default: stop]",
+        ),
+        click.option(
+            "--heartbeat-timeout",
+            "patience",
+            type=_Duration(),
+            callback=_patient,
+            default="10s",
+            show_default=True,
+            help="Silence after which a worker counts as lost.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 _dir_option = click.option(
@@ -55,23 +120,39 @@ _dir_option = click.option(
     show_default=True,
     help="How many worker processes share the keys.",
 )
+@_engine_options
 @_dir_option
 @click.argument("app", metavar="APP.py")
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
-def run(workers: int, directory: Path | None, app: str, arguments: tuple[str, ...]) -> None:
+def run(
+    workers: int,
+    directory: Path | None,
+    app: str,
+    arguments: tuple[str, ...],
+    interval: float,
+    cache: int | None,
+    on_error: tuple[str, Path] | None,
+    patience: float,
+) -> None:
     """Run an application on this machine until its sources end.
 
-    SIGINT or SIGTERM lets everything that was read reach the sinks, and ends; a second one ends
-    at once.
+    It goes on from the last checkpoint in its directory, if there is one. A worker that dies is
+    started again. SIGINT or SIGTERM lets everything that was read reach the sinks, and ends with a
+    checkpoint; a second one ends at once.
     """
+    if cache is not None and not interval:
+        _refuse("--state-cache needs checkpoints: only what one holds can leave the memory")
     cwd = Path.cwd()  # before the application's code can change it
     program = _load(app, arguments)
     at = Directory(cwd / (directory or default_directory(program.name)))
     console = Console(stderr=True)
     view = show.Live(console, workers) if console.is_terminal else show.Log(workers)
+    options = RunOptions(
+        workers, interval, cache, cwd / on_error[1] if on_error else None, patience
+    )
     with view:
         try:
-            status = Runner(program, workers, at, cwd).run(view.update)
+            status = Runner(program, options, at, cwd).run(view)
         except InputError as error:
             view.close()
             _refuse(str(error))
@@ -85,7 +166,7 @@ def run(workers: int, directory: Path | None, app: str, arguments: tuple[str, ..
             sys.exit(_FAILED)
         except Interrupted:
             view.close()
-            click.echo("Killed: what was in flight is lost.", err=True)
+            click.echo("Killed: the next run goes on from the last checkpoint.", err=True)
             sys.exit(_KILLED)
         view.ended(status)
     _leave(0)
@@ -98,6 +179,7 @@ def run(workers: int, directory: Path | None, app: str, arguments: tuple[str, ..
 @click.option("--sockets", type=click.Path(path_type=Path), required=True)
 @click.argument("app", metavar="APP.py")
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
+@_engine_options
 @click.option("--parent", type=int, hidden=True)
 @click.option("--lock", type=int, hidden=True)
 def worker(
@@ -109,6 +191,10 @@ def worker(
     arguments: tuple[str, ...],
     parent: int | None,
     lock: int | None,
+    interval: float,
+    cache: int | None,
+    on_error: tuple[str, Path] | None,
+    patience: float,
 ) -> None:
     """Run one worker process; `wallaroo run` starts as many as it needs."""
     if parent is not None:
@@ -126,7 +212,9 @@ def worker(
         message = f"worker {worker} can't load the application: {error}"
         at.write_failure(worker, Failure(message, worker=worker))
         _leave(WORKER_FAILED)
-    _leave(run_worker(program, worker, workers, at, sockets))
+    dead_letters = on_error[1] if on_error else None
+    options = Options(worker, workers, interval, cache, dead_letters, patience)
+    _leave(run_worker(program, options, at, sockets))
 
 
 @cli.command()
@@ -181,8 +269,13 @@ def stop(directory: Path | None) -> None:
             client.stop()
         except Unreachable as error:
             _refuse(f"the run in {at.path} does not answer ({error})")
+        told = time.monotonic()
         while at.locked and at.outcome() is None:
             time.sleep(0.05)
+            if time.monotonic() - told > 1:  # a coordinator that was restarted does not know
+                told = time.monotonic()
+                with contextlib.suppress(Unreachable):
+                    client.stop()
     outcome = at.outcome()
     if outcome and outcome["ended"] not in ("ended", "stopped"):
         show.outcome(Console(stderr=True), outcome)

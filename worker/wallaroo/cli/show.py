@@ -52,6 +52,9 @@ class Live:
             parts.append(f"waiting for {waiting[0]}")
         self._live.update(Text("  ".join(parts), overflow="ellipsis", no_wrap=True))
 
+    def tell(self, what: str) -> None:
+        self._console.print(what, markup=False, highlight=False)
+
     def ended(self, status: dict[str, Any]) -> None:
         self.close()
         total = _totals(status)
@@ -93,6 +96,9 @@ class Log:
         for text in sorted(waiting - self._waiting):
             self._log.warning("waiting", what=text)
         self._waiting = waiting
+
+    def tell(self, what: str) -> None:
+        self._log.warning(what)
 
     def ended(self, status: dict[str, Any]) -> None:
         self._log.info("ended", **_totals(status))

@@ -1,12 +1,14 @@
 """Files as a source: one partition a file, each read by the worker that owns it.
 
 A background thread reads ahead by one chunk, so that a slow disk does not stall the dataflow.
-Files of one worker are read one after the other, so few are open at a time.
+Files of one worker are read one after the other, so few are open at a time. Where to go on after a
+crash is the byte behind the last line or frame handed on, counted after decompression.
 """
 
 import glob
 import gzip
 import os
+import stat
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast, overload
@@ -21,6 +23,8 @@ T = TypeVar("T")
 _CHUNK = 1 << 18
 #: The longest line or frame, in bytes.
 _LONGEST = 1 << 24
+#: Bytes of a compressed file that are read and dropped at a time, on the way to a position.
+_SKIP = 1 << 22
 
 
 class FileSourceConfig(SourceConfig[T]):
@@ -32,6 +36,10 @@ class FileSourceConfig(SourceConfig[T]):
     Files that end in `.gz` are decompressed. With a `decoder` a file is a sequence of frames, as
     a TCP source reads them. Every worker must be able to read every file. A file is read from its
     first byte to the last that it has then; when all are read the source has ended.
+
+    After a crash every line is counted exactly once: a file is read again from where the last
+    checkpoint was, so what has been read of it must not change until the application has ended.
+    A pipe can't be read again: what was read since the last checkpoint is lost.
 
     Raises `WallarooParameterError` if `path` is no path or `decoder` no decoder.
     """
@@ -82,9 +90,17 @@ class FileSourceConfig(SourceConfig[T]):
                 raise InputError(f"source '{self.name}': can't read {path}: {why}")
         return paths
 
-    def open(self, partition: str, services: Services) -> SourceReader:
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
         cut = _Frames(self.decoder) if self.decoder else _Lines()
-        return _Reader(self.name, partition, cut, self.decoder, services)
+        start = 0
+        if position is not None:
+            start = position.get("bytes", -1) if isinstance(position, dict) else -1
+            if not isinstance(start, int) or start < 0:
+                raise InputError(
+                    f"source '{self.name}': the saved state is of another kind of source, and "
+                    f"says nothing about where to go on in {partition}"
+                )
+        return _Reader(self.name, partition, cut, self.decoder, services, start)
 
 
 class _Lines:
@@ -94,25 +110,35 @@ class _Lines:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._whole = b""
 
     def cut(self, chunk: bytes) -> list[Any]:
         end = chunk.rfind(b"\n") + 1
         if not end:
             self._rest += chunk
+            self._whole = b""
             return []
-        whole = self._rest + chunk[:end]
+        self._whole = self._rest + chunk[:end]
         self._rest = chunk[end:]
-        return self._decode(whole)
+        return self._decode()
 
-    def _decode(self, whole: bytes) -> list[Any]:
+    def _decode(self) -> list[Any]:
         # Not str.splitlines(): it takes form feeds and others for line ends, too.
-        lines = whole.decode("utf-8").split("\n")
+        lines = self._whole.decode("utf-8").split("\n")
         if not lines[-1]:
             lines.pop()
         return [line[:-1] if line[-1:] == "\r" else line for line in lines]
 
     def end(self) -> list[Any]:
-        return self._decode(self._rest) if self._rest else []
+        self._whole, self._rest = self._rest, b""
+        return self._decode()
+
+    def size(self, lines: list[Any], count: int) -> int:
+        """Bytes of the first `count` of the lines that were cut last."""
+        if count == len(lines):  # the last may lack its end
+            return len(self._whole)
+        # Not their own lengths: those don't tell how they ended.
+        return len(self._whole) - len(self._whole.split(b"\n", count)[-1])
 
     @property
     def waiting(self) -> int:
@@ -151,6 +177,10 @@ class _Frames:
             )
         return []
 
+    def size(self, frames: list[Any], count: int) -> int:
+        """Bytes of the first `count` of the frames that were cut last, with their headers."""
+        return sum(map(len, frames[:count])) + count * self._header.size
+
     @property
     def waiting(self) -> int:
         return len(self._rest)
@@ -164,6 +194,7 @@ class _Reader(SourceReader):
         cut: _Lines | _Frames,
         decoder: Decoder[Any] | None,
         services: Services,
+        start: int,
     ) -> None:
         self.decoder = decoder
         self._source = source
@@ -173,11 +204,18 @@ class _Reader(SourceReader):
         self._file: BinaryIO | None = None
         self._events: list[Any] = []
         self._at = 0
-        self._position = 0
+        #: Where the first of these events begins, and how far the file is read.
+        self._begin = start
+        self._read_to = start
+        #: Bytes of a compressed file that are still to be dropped.
+        self._skip = 0
+        self._again = True
         self._reading = False
         self._read_all = False
 
     def read(self, limit: int) -> list[Any]:
+        if self.ended:
+            return []
         events = self._events[self._at : self._at + limit]
         self._at += len(events)
         if self._at >= len(self._events) and not self._reading:
@@ -193,26 +231,60 @@ class _Reader(SourceReader):
         if self._file and not self._reading:
             self._file.close()
 
-    def _next(self) -> bytes:
-        """In the background: open the file if it is not open yet, and read the next chunk."""
-        if self._file is None:
-            opening = gzip.open if self._path.endswith(".gz") else open
-            self._file = cast("BinaryIO", opening(self._path, "rb"))
-        return self._file.read(_CHUNK)
+    def close(self) -> None:
+        self.stop()
 
-    def _took(self, chunk: bytes) -> None:
+    def position(self) -> Any:
+        if not self._again:
+            return None
+        return {"bytes": self._begin + self._cut.size(self._events, self._at)}
+
+    def _next(self) -> bytes | None:
+        """In the background: the next chunk; None on the way to where to go on."""
+        if self._file is None:
+            self._open()
+        assert self._file is not None
+        if not self._skip:
+            return self._file.read(_CHUNK)
+        dropped = len(self._file.read(min(self._skip, _SKIP)))
+        if not dropped:
+            raise _too_short(self._read_to - self._skip)
+        self._skip -= dropped
+        return None
+
+    def _open(self) -> None:
+        packed = self._path.endswith(".gz")
+        self._file = cast("BinaryIO", (gzip.open if packed else open)(self._path, "rb"))
+        status = os.fstat(self._file.fileno())
+        self._again = stat.S_ISREG(status.st_mode)
+        if not self._read_to:
+            return
+        if not self._again:
+            raise ValueError("it is no file any more, and can't be read from there")
+        if packed:
+            self._skip = self._read_to
+            return
+        if status.st_size < self._read_to:
+            raise _too_short(status.st_size)
+        self._file.seek(self._read_to)
+
+    def _took(self, chunk: bytes | None) -> None:
         self._reading = False
         if self.ended:
             self.stop()
             return
+        if chunk is None:
+            self._services.wake()
+            return
         try:
+            self._begin += self._cut.size(self._events, len(self._events))
             self._events = self._cut.cut(chunk) if chunk else self._cut.end()
             if self._cut.waiting > _LONGEST:
                 raise ValueError(f"a {self._cut.what} is longer than {_LONGEST} bytes")
         except ValueError as error:
             self._failed(error)
             return
-        self._position += len(chunk)
+        self._read_to += len(chunk)
         self._at = 0
         if not chunk:
             self._read_all = True
@@ -223,6 +295,8 @@ class _Reader(SourceReader):
     def _failed(self, error: Exception) -> None:
         if self._file:
             self._file.close()
+        if self.ended:
+            return
         why = str(error)
         if isinstance(error, UnicodeDecodeError):
             why = f"it is not UTF-8: byte {error.object[error.start]:#x} ({error.reason})"
@@ -232,8 +306,15 @@ class _Reader(SourceReader):
             why = f"it is damaged: {error}"
         self._services.fail(
             Failure(
-                f"source '{self._source}': can't read {self._path} after byte {self._position}: "
+                f"source '{self._source}': can't read {self._path} after byte {self._read_to}: "
                 f"{why}",
                 step=f"source '{self._source}'",
             )
         )
+
+
+def _too_short(size: int) -> ValueError:
+    return ValueError(
+        f"it has only {size} bytes now, so it was truncated or replaced since the checkpoint; put "
+        "it back as it was, or run the application anew, from the beginning"
+    )

@@ -1,11 +1,19 @@
 """A source that makes its own events: one partition, read by the one worker that owns it."""
 
+import copy
 import time
 import traceback
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from wallaroo.api.connectors import Services, SourceConfig, SourceReader
-from wallaroo.errors import DataflowError, Failure, WallarooParameterError, message_of, shorten
+from wallaroo.errors import (
+    DataflowError,
+    Failure,
+    InputError,
+    WallarooParameterError,
+    message_of,
+    shorten,
+)
 
 T = TypeVar("T")
 
@@ -34,7 +42,10 @@ class GenSourceConfig(SourceConfig[T], Generic[T]):
     >>> numbers = wallaroo.source("numbers", wallaroo.GenSourceConfig("numbers", CountDown()))
 
     It runs once per application, whatever the number of workers. The instance is the source's
-    state: `apply` may change it. `GenSourceConfig(gen)`, without a name, is Wallaroo 0.6.1's form.
+    state: `apply` may change it. It works on a copy, which is saved with every checkpoint, and goes
+    on from there after a crash: every event is counted exactly once. So its attributes must be
+    values that can be copied and stored. `GenSourceConfig(gen)`, without a name, is Wallaroo
+    0.6.1's form.
 
     Raises `WallarooParameterError` if `gen` lacks one of the two methods.
     """
@@ -63,16 +74,34 @@ class GenSourceConfig(SourceConfig[T], Generic[T]):
     def partitions(self) -> list[str]:
         return [self.name]
 
-    def open(self, partition: str, services: Services) -> SourceReader:
-        return _Reader(self.name, self.gen)
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
+        if position is None:
+            # A rollback to the beginning needs it as the application made it.
+            try:
+                gen = copy.deepcopy(self.gen)
+            except Exception as error:
+                raise InputError(
+                    f"source '{self.name}': its generator can't be copied "
+                    f"({message_of(error)}). It is the source's state, saved with every "
+                    "checkpoint: keep nothing in it that is not a value, such as an open file"
+                ) from error
+            return _Reader(self.name, gen)
+        if not isinstance(position, dict) or "generator" not in position:
+            raise InputError(
+                f"source '{self.name}': the saved state is of another kind of source, and holds "
+                "no generator to go on with"
+            )
+        return _Reader(self.name, position["generator"], position["started"], position["previous"])
 
 
 class _Reader(SourceReader):
-    def __init__(self, name: str, gen: Generator[Any]) -> None:
+    def __init__(
+        self, name: str, gen: Generator[Any], started: bool = False, previous: Any = None
+    ) -> None:
         self._name = name
         self._gen = gen
-        self._started = False
-        self._previous: Any = None
+        self._started = started
+        self._previous = previous
 
     def read(self, limit: int) -> list[Any]:
         events: list[Any] = []
@@ -111,3 +140,6 @@ class _Reader(SourceReader):
         self._previous = value
         self.ended = value is None
         return events
+
+    def position(self) -> Any:
+        return {"generator": self._gen, "started": self._started, "previous": self._previous}

@@ -55,6 +55,10 @@ class TCPSourceConfig(SourceConfig[T]):
     ...     "lines", wallaroo.TCPSourceConfig("lines", "127.0.0.1", "7010", decode)
     ... )
 
+    What a client has sent can't be read again: a crash loses what was received since the last
+    checkpoint, so each frame counts at most once. A client that must not lose any needs an answer
+    from further on. Connections outlive a recovery in which their worker did not fail.
+
     max_size: the largest payload, in bytes; a client that announces more is cut off, and the
         application goes on.
     max_received_count: the most frames that one client hands over at a time.
@@ -127,9 +131,9 @@ class TCPSourceConfig(SourceConfig[T]):
     def partitions(self) -> list[str]:
         return [self.name]
 
-    def open(self, partition: str, services: Services) -> SourceReader:
-        reader = _Reader(self, services)
-        services.spawn(reader.serve(self._listen()))
+    def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
+        reader = _Reader(self, services, self._listen())
+        services.spawn(reader.serve())
         return reader
 
     def _listen(self) -> list[socket.socket]:
@@ -161,27 +165,35 @@ class TCPSourceConfig(SourceConfig[T]):
 
 
 class _Reader(SourceReader):
-    def __init__(self, config: TCPSourceConfig[Any], services: Services) -> None:
+    def __init__(
+        self, config: TCPSourceConfig[Any], services: Services, listeners: list[socket.socket]
+    ) -> None:
         self.config = config
         self.decoder = config.decoder
         self.services = services
         self.ready: deque[_Connection] = deque()
         self.connections: set[_Connection] = set()
         self.accepted = 0
+        self.closed = False
+        self._listeners = listeners
+        self._servers: list[asyncio.Server] = []
         self._stopping = asyncio.Event()
         self._stopped = False
 
-    async def serve(self, listeners: list[socket.socket]) -> None:
+    async def serve(self) -> None:
         loop = asyncio.get_running_loop()
-        servers = [
-            await loop.create_server(lambda: _Connection(self), sock=listener)
-            for listener in listeners
-        ]
         try:
+            for listener in self._listeners:
+                if self.closed:
+                    break
+                server = await loop.create_server(
+                    lambda: _Connection(self), sock=listener, start_serving=False
+                )
+                self._servers.append(server)  # before it serves, so that close() finds it
+                await server.start_serving()
             await self._stopping.wait()
-            await self._accept_rest()
-            for server in servers:
-                server.close()
+            await self._accept_rest()  # also when closed: asyncio would leave one half made open
+            self._close_listeners()
             deadline = loop.time() + _DRAIN
             while self.connections and loop.time() < deadline:
                 await asyncio.sleep(_QUIET / 4)
@@ -189,12 +201,18 @@ class _Reader(SourceReader):
                     if connection.quiet(loop.time() - _QUIET):
                         connection.close()
         finally:
-            for server in servers:
-                server.close()
+            self._close_listeners()
             for connection in list(self.connections):
                 connection.close()
             self._stopped = True
-            self.services.wake()
+            if not self.closed:
+                self.services.wake()
+
+    def _close_listeners(self) -> None:
+        for server in self._servers:
+            server.close()
+        for listener in self._listeners:  # those that no server has taken
+            listener.close()
 
     async def _accept_rest(self) -> None:
         """Let those in who had connected before the stop."""
@@ -216,6 +234,15 @@ class _Reader(SourceReader):
     def stop(self) -> None:
         self._stopping.set()
 
+    def close(self) -> None:
+        self.ended = self.closed = self._stopped = True
+        self._stopping.set()
+        if not self._servers:
+            self._close_listeners()
+        for connection in list(self.connections):
+            connection.forget()
+        self.ready.clear()
+
 
 class _Connection(asyncio.Protocol):
     """One client. It is in the reader's `ready` while it may have whole frames."""
@@ -236,6 +263,8 @@ class _Connection(asyncio.Protocol):
         self._peer = "{}:{}".format(*(transport.get_extra_info("peername") or ("?", 0))[:2])
         self._reader.connections.add(self)
         self._reader.accepted += 1
+        if self._reader.closed:
+            self.forget()
 
     def data_received(self, data: bytes) -> None:
         self._heard = asyncio.get_running_loop().time()
@@ -260,6 +289,11 @@ class _Connection(asyncio.Protocol):
         if self._transport:
             self._transport.abort()
             self._reader.connections.discard(self)
+
+    def forget(self) -> None:
+        """Read no more of it, and drop what it has sent."""
+        self._data.clear()
+        self.close()
 
     def _ready(self) -> None:
         if not self._is_ready and self._whole_frame():

@@ -13,6 +13,7 @@ import linecache
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
+from types import FunctionType
 from typing import Any, Protocol
 
 from xxhash import xxh3_64_intdigest
@@ -22,8 +23,8 @@ from wallaroo.api.steps import Decoder, KeyExtractor, Step
 from wallaroo.dataflow.graph import Edge, Graph, Stage
 from wallaroo.partitioning import hash_key
 
-#: Deepest nesting of loops to inline to: Python allows 20 blocks.
-_LOOPS = 16
+#: Deepest nesting of blocks to inline to: Python allows 20.
+_BLOCKS = 16
 
 _EMPTY = "''"
 
@@ -60,6 +61,10 @@ class Environment(Protocol):
     def sink(self, index: int) -> Callable[[Any], None]:
         """Takes what the encoder gave."""
 
+    @property
+    def dead_letters(self) -> Callable[[Exception], None] | None:
+        """Takes what a user's function raised; without it, that stops the batch."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -81,9 +86,18 @@ class Line:
 class Batch:
     """A generated function: takes a batch of events."""
 
-    run: Callable[[list[Any]], None]
+    run: FunctionType
     file: str
     lines: dict[int, Line]
+    #: By place: which of the function's defaults is its entries.
+    lives: dict[str, int]
+
+    def rebind(self, place: str, live: dict[Any, Any]) -> None:
+        """Use other entries for a place from the next call on."""
+        at = self.lives.get(place)
+        if at is not None:
+            defaults = self.run.__defaults__ or ()
+            self.run.__defaults__ = (*defaults[:at], live, *defaults[at + 1 :])
 
 
 @dataclass
@@ -96,6 +110,10 @@ class _Code:
     names: dict[str, Any] = field(default_factory=lambda: {"hash_key": hash_key})
     #: By the variable of a key: what gave it.
     extractors: dict[str, KeyExtractor[Any]] = field(default_factory=dict)
+    #: By place: the name of its entries.
+    lives: dict[str, str] = field(default_factory=dict)
+    #: Depths at which a `try:` is open, whose events are set aside if a function raises.
+    tries: list[int] = field(default_factory=list)
     values: int = 0
     depth: int = 1
 
@@ -116,9 +134,24 @@ class _Code:
         self.values += 1
         return f"v{self.values}"
 
-    def loop(self, value: str, events: str) -> None:
-        self.add(f"for {value} in {events}:")
+    def loop(self, value: str, events: str, line: Line | None = None) -> None:
+        self.add(f"for {value} in {events}:", line)
         self.depth += 1
+        if self.environment.dead_letters:
+            self.tries.append(self.depth)
+            self.add("try:")
+            self.depth += 1
+
+    def end_loops(self) -> None:
+        """Close every `try:`: the event is set aside, and its loop goes on with the next."""
+        while self.tries:
+            self.depth = self.tries.pop()
+            self.set_aside()
+
+    def set_aside(self) -> None:
+        letters = self.bind("letters", self.environment.dead_letters)
+        self.add("except Exception as error:")
+        self.add(f"    {letters}(error)")
 
     def stage(self, stage: Stage, value: str, key: str) -> None:
         """The steps of a stage for the event in `value`; then its edges and sinks."""
@@ -129,6 +162,7 @@ class _Code:
             line = Line(step, value)
             if operation.place:
                 live = self.bind("live", self.environment.live(operation.place))
+                self.lives[operation.place] = live
                 call = f"{function}({value}, {live}[{key}])"
                 line = Line(step, value, key, looks_up=True, extractor=self.extractors.get(key))
             result = self.value()
@@ -136,8 +170,7 @@ class _Code:
             self.add(f"if {result} is None: continue")
             if operation.multi:
                 each = self.value()
-                self.add(f"for {each} in {result}:", line)
-                self.depth += 1
+                self.loop(each, result, line)
                 result = each
             value = result
         targets: list[Edge | int] = [*stage.edges, *stage.sinks]
@@ -145,6 +178,12 @@ class _Code:
         targets.sort(key=lambda target: isinstance(target, Edge) and target.index in self.inline)
         for position, target in enumerate(targets):
             last = position == len(targets) - 1
+            # One way's encoder or extractor that raises must not keep the event from the others,
+            # which come now before it and now behind.
+            guarded = not last and self.environment.dead_letters is not None
+            if guarded:
+                self.add("try:")
+                self.depth += 1
             if isinstance(target, int):
                 self.sink(target, self.graph.sinks[target], value)
             elif target.routed:
@@ -152,6 +191,9 @@ class _Code:
             else:
                 append = self.bind("forward", self.environment.forward(target))
                 self.add(f"{append}(({key}, {value}))" if target.keyed else f"{append}({value})")
+            if guarded:
+                self.depth -= 1
+                self.set_aside()
 
     def sink(self, index: int, config: SinkConfig[Any], value: str) -> None:
         write = self.bind("sink", self.environment.sink(index))
@@ -176,8 +218,9 @@ class _Code:
 
     def exchange(self, edge: Edge, value: str, *, last: bool) -> None:
         receiver = self.graph.stages[edge.receiver]
-        loops = self.depth + sum(operation.multi for operation in receiver.operations)
-        inline = last and edge.index in self.inline and loops <= _LOOPS
+        blocks = 2 if self.environment.dead_letters else 1
+        loops = self.depth + blocks * sum(operation.multi for operation in receiver.operations)
+        inline = last and edge.index in self.inline and loops <= _BLOCKS
         key = self.key(edge.extractor, value)
         first = receiver.operations[0] if receiver.operations else None
         if inline and self.environment.alone() and first and first.place:
@@ -240,12 +283,15 @@ def generate(
             code.add(f"if {value} is None: continue")
     code.stage(stage, value, key)
     code.add("pass")
-    parameters = ", ".join(["events", *(f"{name}={name}" for name in code.names)])
+    code.end_loops()
+    names = list(code.names)
+    parameters = ", ".join(["events", *(f"{name}={name}" for name in names)])
     text = "\n".join([f"def run({parameters}):", *code.text, ""])
     file = f"<wallaroo: {stage.name} #{stage.index} {next(_serial)}>"
     exec(compile(text, file, "exec"), code.names)  # noqa: S102  the text is made right here
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    return Batch(code.names["run"], file, code.lines)
+    lives = {place: names.index(name) for place, name in code.lives.items()}
+    return Batch(code.names["run"], file, code.lines, lives)
 
 
 def _uses_key(stage: Stage) -> bool:

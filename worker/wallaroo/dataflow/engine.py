@@ -3,26 +3,30 @@
 `step` runs one small piece of work; whoever calls it decides when, so that the same engine runs
 under an event loop and in a test. Inputs take turns, one batch each. A stage whose outputs have
 no room does not read, so a slow sink slows its sources and nothing else. A stage that has a
-barrier from one input reads no more of it until it has the barrier from all; then it puts the
-barrier on all its outputs in one go.
+barrier from one input reads no more of it until it has the barrier from all; then, in one go, it
+freezes its state, takes the positions of its sources, asks its sinks to hold what they have, and
+puts the barrier on all its outputs. That is its part of the cut.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from wallaroo.api.connectors import SinkWriter, SourceReader
+from wallaroo.api.pipeline import SourceNode
 from wallaroo.api.steps import Decoder
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.codegen import Batch, Line, generate
+from wallaroo.dataflow.deadletters import DeadLetters
 from wallaroo.dataflow.exchange import Inbox, Outbox
-from wallaroo.dataflow.failures import explain
+from wallaroo.dataflow.failures import explain, position_refused
 from wallaroo.dataflow.graph import Edge, Graph, Stage
 from wallaroo.errors import DataflowError, Failure, shorten
 from wallaroo.partitioning import Assignment, hash_key, normalize_key
 from wallaroo.state.codec import Codec, CodecError
-from wallaroo.state.live import Live
+from wallaroo.state.live import Place
+from wallaroo.state.store import Store
 
 #: Most events of one batch.
 BATCH = 1024
@@ -32,9 +36,9 @@ SLICE = 0.002
 _WRITABLE = frozenset((bytes, str))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counters:
-    """Events since the start.
+    """Events since the application began.
 
     read: from sources; received: from other workers; written: what encoders gave to sinks.
     """
@@ -43,18 +47,65 @@ class Counters:
     received: int = 0
     written: int = 0
 
+    def __add__(self, other: "Counters") -> "Counters":
+        return Counters(
+            self.read + other.read,
+            self.received + other.received,
+            self.written + other.written,
+        )
+
 
 class _SourceInput:
     """A stage's source on this worker: the partitions that it reads here, one after the other."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, place: Place, *, listens: bool) -> None:
         self.name = name
+        #: Such a source has no end of its own: if it has ended, it was stopped.
+        self._listens = listens
         self.readers: deque[SourceReader] = deque()
+        #: What the checkpoint says of each partition.
+        self._place = place
+        #: By partition: its reader, until its end is in the checkpoint; its entry as last stored.
+        self._open: dict[str, SourceReader] = {}
+        self._stored: dict[str, dict[str, Any]] = {}
+        #: The partitions whose end was before the last barrier.
+        self.ended: set[str] = set()
         #: A barrier to put behind what is read.
         self.pending: Barrier | None = None
         self.stopping = False
+        #: The partitions whose readers were stopped before they had ended: there may be more for
+        #: the next run.
+        self._stopped: set[str] = set()
         #: Turns what was read last into events.
         self.decoder: Decoder[Any] | None = None
+
+    def stored(self, partition: str) -> dict[str, Any]:
+        """What the checkpoint has of a partition: `position`, encoded, and whether it `ended`."""
+        stored: dict[str, Any] = dict(self._place.live[partition])
+        if stored.get("ended"):
+            self.ended.add(partition)
+        return stored
+
+    def add(self, partition: str, reader: SourceReader) -> None:
+        self.readers.append(reader)
+        self._open[partition] = reader
+
+    def freeze(self, encode: Callable[[Any], bytes]) -> None:
+        """Make the positions, as they are now, part of the cut."""
+        for partition, reader in list(self._open.items()):
+            ended = reader.ended and partition not in self._stopped and not self._listens
+            entry = {"position": encode(reader.position()), "ended": ended}
+            if ended:
+                self.ended.add(partition)
+                del self._open[partition]
+            if self._stored.get(partition) != entry:
+                self._stored[partition] = entry
+                self._place.live[partition].update(entry)
+        self._place.freeze()
+
+    def close(self) -> None:
+        for reader in self._open.values():
+            reader.close()
 
     def read(self, limit: int) -> list[Any]:
         while self.readers:
@@ -75,6 +126,7 @@ class _SourceInput:
             return None
         if barrier.final and not self.stopping:
             self.stopping = True
+            self._stopped = {name for name, reader in self._open.items() if not reader.ended}
             for reader in self.readers:
                 reader.stop()
             self.readers = deque(reader for reader in self.readers if not reader.ended)
@@ -98,10 +150,18 @@ class _Task:
     sinks: list["_Sink"]
     #: Events of a batch that takes about a slice, as far as is known: it begins small.
     limit: int = 1
+    #: The epoch of the last barrier, and what had been done when it passed.
     passed: int = 0
+    cut: Counters = field(default_factory=Counters)
+    read: int = 0
+    received: int = 0
     batches: dict[tuple[int, frozenset[int], frozenset[int]], Batch] = field(default_factory=dict)
     #: Stages that batches of this one may run inlined, itself first.
     reach: list["_Task"] = field(default_factory=list)
+
+    @property
+    def counters(self) -> Counters:
+        return Counters(self.read, self.received, sum(sink.written for sink in self.sinks))
 
     @property
     def has_room(self) -> bool:
@@ -114,17 +174,41 @@ class _Task:
 class _Sink:
     writer: SinkWriter
     values: list[Any] = field(default_factory=list)
-    finished: bool = False
+    written: int = 0
+    #: The last epoch that it holds safely, and its mark.
+    held: int = 0
+    mark: dict[str, Any] | None = None
+
+
+def source_place(source: str) -> str:
+    """The name of the place where the positions of a source are entries."""
+    return f"source {source}"
+
+
+def places(graph: Graph) -> list[str]:
+    """The names of all places of an application that have entries."""
+    state = [
+        operation.place
+        for stage in graph.stages
+        for operation in stage.operations
+        if operation.place
+    ]
+    return [*state, *(source_place(source.name) for source in graph.sources)]
 
 
 class Engine:
-    """The dataflow of worker `worker`.
+    """The dataflow of worker `worker`, in one generation of the cluster.
 
+    store: the worker's state; numbers: of its places in it, by name.
+    partitions: of each source, with their points.
     sinks: an open writer for each sink of the graph, in order.
     wake: called with an outbox that has something to send.
-    passed: called with a barrier once all stages have passed it; with a final one, once all
-    sinks have let go of everything.
+    passed: called with a barrier once all stages have passed it: the cut is made.
+    held: called with an epoch once all sinks hold safely what belongs to it.
     clock: seconds, for keeping batches short.
+    epoch: the committed one from which it goes on; counters: of what had been done by then.
+    dead_letters: takes the events for which a user's function raises; without it they stop the
+        application.
     """
 
     def __init__(
@@ -133,24 +217,42 @@ class Engine:
         worker: int,
         assignment: Assignment,
         codec: Codec,
+        store: Store,
+        numbers: Mapping[str, int],
+        partitions: Mapping[str, Mapping[str, int]],
         sinks: list[SinkWriter],
         wake: Callable[[Outbox], None],
         passed: Callable[[Barrier], None],
+        held: Callable[[int], None],
         clock: Callable[[], float],
+        epoch: int = 0,
+        counters: Counters = Counters(),
+        dead_letters: SinkWriter | None = None,
     ) -> None:
         self.graph = graph
         self.worker = worker
         self.assignment = assignment
-        self.counters = Counters()
         self._codec = codec
+        self._epoch = epoch
+        self._start = counters
+        self._store = store
+        self._numbers = numbers
+        self._partitions = partitions
         self._passed = passed
+        self._held = held
         self._clock = clock
         self._turn = 0
-        self._live: dict[str, Live] = {}
+        self._places: dict[str, Place] = {}
         self._bytes_keys: set[int] = set()
         self._odd_keys: dict[int, Callable[[object], str | bytes]] = {}
         self._lines: dict[str, dict[int, Line]] = {}
         self._sinks = [_Sink(writer) for writer in sinks]
+        self.letters: DeadLetters | None = None
+        if dead_letters:
+            self.letters = DeadLetters(dead_letters, self._lines, epoch)
+            self._sinks.append(_Sink(dead_letters))
+        for stage in graph.stages:
+            self._open_places(stage)
         others = [w for w in assignment.workers if w != worker]
         self.outboxes: dict[tuple[int, int], Outbox] = {}
         self.inboxes: dict[tuple[int, int], Inbox] = {}
@@ -171,6 +273,25 @@ class Engine:
 
     # What the engine is made of
 
+    def _open_places(self, stage: Stage) -> None:
+        for operation in stage.operations:
+            if operation.place:
+                name = operation.place
+                place = self._store.place(self._numbers[name], name, operation.step.state)  # type: ignore[union-attr]
+                place.owns = None if self.alone() else self._owns
+                self._places[name] = place
+
+    def _source(self, node: SourceNode) -> _SourceInput:
+        title = source_place(node.name)
+        points = self._partitions[node.name]
+
+        def point(key: str | bytes) -> int:
+            return points[str(key)]
+
+        place = self._store.place(self._numbers[title], title, dict, point)
+        place.point = point  # there may be more partitions than at the last recovery
+        return _SourceInput(node.name, place, listens=node.config.listens)
+
     def _outbox(self, edge: Edge, other: int, wake: Callable[[Outbox], None]) -> Outbox:
         outbox = Outbox(edge, other, self._codec, lambda: wake(outbox))
         return outbox
@@ -178,7 +299,7 @@ class Engine:
     def _task(self, stage: Stage) -> _Task:
         return _Task(
             stage,
-            _SourceInput(stage.source.name) if stage.source else None,
+            self._source(stage.source) if stage.source else None,
             [
                 inbox
                 for (index, _), inbox in self.inboxes.items()
@@ -191,6 +312,7 @@ class Engine:
             ],
             [self.inboxes[edge.index, self.worker] for edge in stage.edges],
             [self._sinks[index] for index in stage.sinks],
+            passed=self._epoch,
         )
 
     def _reach(self, task: _Task) -> list[_Task]:
@@ -204,20 +326,17 @@ class Engine:
 
     # The environment of generated code
 
-    def live(self, place: str) -> Live:
-        """The state at a place of the pipeline."""
-        if place not in self._live:
-            step = next(
-                operation.step
-                for stage in self.graph.stages
-                for operation in stage.operations
-                if operation.place == place
-            )
-            self._live[place] = Live(step.state, None if self.alone() else self._owns)  # type: ignore[union-attr]
-        return self._live[place]
+    def live(self, place: str) -> dict[Any, Any]:
+        """The entries at a place that were touched in this epoch; a first touch finds the rest."""
+        return self._places[place].live
 
     def _owns(self, point: int) -> bool:
         return self.assignment.owner(point) == self.worker
+
+    @property
+    def dead_letters(self) -> Callable[[Exception], None] | None:
+        """Takes what a user's function raised; without it, that stops the batch."""
+        return self.letters.take if self.letters else None
 
     def alone(self) -> bool:
         """Whether this worker owns the whole hash interval."""
@@ -287,13 +406,59 @@ class Engine:
 
     # What the runtime calls
 
-    def read_from(self, source: str, reader: SourceReader) -> None:
+    def stored_position(self, source: str, partition: str) -> tuple[Any, bool]:
+        """From where to read a partition of a source, and whether it has come to its end."""
+        stored = self._input(source).stored(partition)
+        position = stored.get("position")
+        return self._codec.decode(position) if position else None, bool(stored.get("ended"))
+
+    def read_from(self, source: str, partition: str, reader: SourceReader) -> None:
         """Read a partition of a source on this worker."""
+        self._input(source).add(partition, reader)
+
+    def _input(self, source: str) -> _SourceInput:
         for task in self._tasks:
             if task.source and task.source.name == source:
-                task.source.readers.append(reader)
-                return
+                return task.source
         raise KeyError(source)
+
+    @property
+    def ended_partitions(self) -> frozenset[tuple[str, str]]:
+        """(source, partition) of what had ended here at the last barrier."""
+        return frozenset(
+            (task.source.name, partition)
+            for task in self._tasks
+            if task.source
+            for partition in task.source.ended
+        )
+
+    @property
+    def marks(self) -> tuple[dict[str, Any] | None, ...]:
+        """Each sink's mark of the last epoch that it holds; dead letters come last."""
+        return tuple(sink.mark for sink in self._sinks)
+
+    def commit(self, epoch: int, done: Callable[[], None]) -> None:
+        """`epoch` is committed: publish its output, then call `done`."""
+        left = len(self._sinks)
+
+        def published() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                done()
+
+        if not left:
+            done()
+        for sink in self._sinks:
+            sink.writer.commit(epoch, published)
+
+    def close(self, *, keep: frozenset[str] = frozenset()) -> None:
+        """Let go of sources and sinks at once; but not of the readers of sources to `keep`."""
+        for task in self._tasks:
+            if task.source and task.source.name not in keep:
+                task.source.close()
+        for sink in self._sinks:
+            sink.writer.close()
 
     def inject(self, barrier: Barrier) -> None:
         """Put a barrier behind what the sources have given so far."""
@@ -307,13 +472,23 @@ class Engine:
         return not any(task.source.readers for task in self._tasks if task.source)
 
     @property
+    def counters(self) -> Counters:
+        """What has been done here so far."""
+        return sum((task.counters for task in self._tasks), self._start)
+
+    @property
+    def cut(self) -> Counters:
+        """What had been done here by the last barrier."""
+        return sum((task.cut for task in self._tasks), self._start)
+
+    @property
     def keys(self) -> int:
         """How many state objects there are."""
-        return sum(map(len, self._live.values()))
+        return self._store.keys
 
     def state(self, place: str) -> dict[Any, Any]:
-        """The state objects at a place, by key."""
-        return self.live(place)
+        """The state objects at a place that are in memory, by key."""
+        return dict(self._places[place].items())
 
     def step(self) -> bool:
         """Run one batch of one input, or let it pass a barrier; False if nothing can run.
@@ -339,13 +514,13 @@ class Engine:
         if barrier:
             self._pass(task, barrier)
             return True
-        if not source.readers or not self._has_room(task):
+        if not source.readers or self._store.over or not self._has_room(task):
             return False
         began = self._clock()
         events = source.read(task.limit)
         if not events:
             return bool(source.pending) and not source.readers
-        self.counters.read += len(events)
+        task.read += len(events)
         self._run(task, source.decoder, events, began)
         return True
 
@@ -369,36 +544,58 @@ class Engine:
                 Failure(f"events from worker {inbox.sender} for {task.stage.name}: {error}")
             ) from error
         if not inbox.local:
-            self.counters.received += len(events)
+            task.received += len(events)
         self._run(task, inbox.edge, events, began)
         return True
 
     def _has_room(self, task: _Task) -> bool:
+        if self.letters and not self.letters.has_room:
+            return False
         return all(each.has_room for each in task.reach) and all(
             inbox.has_room for each in task.reach for inbox in each.locals
         )
 
     def _pass(self, task: _Task, barrier: Barrier) -> None:
-        """The stage is aligned: put the barrier on all its outputs in one go."""
+        """The stage is aligned: make its part of the cut, and put the barrier on all outputs."""
+        for operation in task.stage.operations:
+            if operation.place:
+                self._freeze(operation.place)
+        if task.source:
+            try:
+                task.source.freeze(self._codec.encode)
+            except CodecError as error:
+                raise position_refused(task.source.name, error) from error
         for inbox in task.locals:
             inbox.add_barrier(barrier)
         for outbox in task.outboxes:
             self._encoding(outbox, lambda outbox=outbox: outbox.add_barrier(barrier))  # type: ignore[misc]
         task.passed = barrier.epoch
+        task.cut = task.counters
+        for sink in task.sinks:
+            self._checkpoint(sink, barrier.epoch)
         if any(each.passed != barrier.epoch for each in self._tasks):
             return
-        if not barrier.final:
-            self._passed(barrier)
-            return
-        for sink in self._sinks:
-            sink.writer.finish(lambda sink=sink: self._sink_finished(sink, barrier))  # type: ignore[misc]
+        self._passed(barrier)
+        if self.letters:
+            self._checkpoint(self._sinks[-1], barrier.epoch)
+            self.letters.closed(barrier.epoch)
         if not self._sinks:
-            self._passed(barrier)
+            self._held(barrier.epoch)
 
-    def _sink_finished(self, sink: _Sink, barrier: Barrier) -> None:
-        sink.finished = True
-        if all(each.finished for each in self._sinks):
-            self._passed(barrier)
+    def _freeze(self, name: str) -> None:
+        place = self._places[name]
+        place.freeze()
+        for task in self._tasks:
+            for batch in task.batches.values():
+                batch.rebind(name, place.live)
+
+    def _checkpoint(self, sink: _Sink, epoch: int) -> None:
+        def held(mark: dict[str, Any] | None) -> None:
+            sink.held, sink.mark = epoch, mark
+            if all(each.held == epoch for each in self._sinks):
+                self._held(epoch)
+
+        sink.writer.checkpoint(epoch, held)
 
     # Batches
 
@@ -422,6 +619,8 @@ class Engine:
         self, task: _Task, entry: Edge | Decoder[Any] | None, events: list[Any], began: float
     ) -> None:
         batch = self._batch(task, entry)
+        if self.letters:
+            self.letters.epoch = task.passed + 1
         try:
             batch.run(events)
         except BaseException as error:  # whatever a user's function raises, the application stops
@@ -452,7 +651,7 @@ class Engine:
                     step=encoder.title,
                 )
             )
-        self.counters.written += len(sink.values)
+        sink.written += len(sink.values)
         try:
             sink.writer.write(sink.values)
         except UnicodeEncodeError as error:

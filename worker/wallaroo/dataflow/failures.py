@@ -6,7 +6,17 @@ from types import FrameType, TracebackType
 from wallaroo.dataflow.codegen import Line
 from wallaroo.errors import DataflowError, Failure, message_of, shorten
 from wallaroo.partitioning import normalize_key
+from wallaroo.state.codec import CodecError
+from wallaroo.state.entries import StateDamaged, StateRefused
 from wallaroo.state.live import NotMyKey
+
+#: What the state raises when a key is touched: no function of the user's did.
+_STATE = (NotMyKey, StateDamaged, StateRefused, CodecError)
+
+
+def is_users(error: Exception) -> bool:
+    """Whether a user's function is to blame for `error`, raised by generated code."""
+    return not isinstance(error, (*_STATE, DataflowError))
 
 
 def explain(error: BaseException, lines: dict[str, dict[int, Line]]) -> DataflowError:
@@ -14,6 +24,38 @@ def explain(error: BaseException, lines: dict[str, dict[int, Line]]) -> Dataflow
 
     lines: of each generated file. Raises `error` itself where no user's function is to blame.
     """
+    if isinstance(error, DataflowError):
+        return error
+    frame, line = _raised_at(error, lines)
+    return DataflowError(_failure(error, frame, line))
+
+
+def event_of(error: BaseException, lines: dict[str, dict[int, Line]]) -> object:
+    """The event for which generated code raised `error`."""
+    frame, line = _raised_at(error, lines)
+    return frame.f_locals.get(line.event)
+
+
+def refused(error: StateRefused) -> Failure:
+    """The failure that a state object that can't be stored stands for."""
+    step = f"state computation '{error.place}'"
+    key = shorten(error.key)
+    return Failure(
+        f"the state of {step} for key {key} can't be stored: {error.why}", step=step, key=key
+    )
+
+
+def position_refused(source: str, error: CodecError) -> DataflowError:
+    """The failure that a position of a source that can't be stored stands for."""
+    return DataflowError(
+        Failure(
+            f"source '{source}' can't be put into a checkpoint: {error}", step=f"source '{source}'"
+        )
+    )
+
+
+def _raised_at(error: BaseException, lines: dict[str, dict[int, Line]]) -> tuple[FrameType, Line]:
+    """The frame and line of generated code; raises `error` itself where there is none."""
     frames = [
         (frame, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
@@ -25,7 +67,7 @@ def explain(error: BaseException, lines: dict[str, dict[int, Line]]) -> Dataflow
     line = lines[frame.f_code.co_filename].get(number)
     if line is None:
         raise error
-    return DataflowError(_failure(error, frame, line))
+    return frame, line
 
 
 def _failure(error: BaseException, frame: FrameType, line: Line) -> Failure:
@@ -43,6 +85,14 @@ def _failure(error: BaseException, frame: FrameType, line: Line) -> Failure:
             step=step,
             key=shown_key,
             event=event,
+        )
+    if isinstance(error, StateRefused):
+        return refused(error)
+    if isinstance(error, StateDamaged | CodecError):
+        return Failure(
+            f"the state of {line.step.title} for key {shown_key} can't be read: {error}",
+            step=line.step.title,
+            key=shown_key,
         )
     if has_key and (line.gives_key or line.looks_up) and (why := _bad_key(key)):
         return Failure(

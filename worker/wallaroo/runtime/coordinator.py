@@ -6,21 +6,27 @@ nobody from joining, stopping or asking for the status. One lock serializes the 
 
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import grpc
 import structlog
 
 from wallaroo.errors import Failure
-from wallaroo.partitioning import Assignment
 from wallaroo.protocol import coordinator as protocol
-from wallaroo.runtime.messages import assignment_message, failure_from, failure_message
+from wallaroo.protocol.manifest import Manifest
+from wallaroo.protocol.messages import Failed, Inject, Register
+from wallaroo.runtime.manifests import Manifests
+from wallaroo.runtime.messages import (
+    assignment_message,
+    failure_message,
+    from_worker,
+    to_worker_message,
+)
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
-
-#: The cluster's incarnation. There is one as long as a lost worker ends the run.
-GENERATION = 1
 
 #: Of the connections to the coordinator: a message names every partition of every source, and
 #: whoever looks before it listens looks again soon.
@@ -31,39 +37,56 @@ CONTROL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
+#: Seconds between a worker's signs of life.
+HEARTBEAT = 0.5
 
 _log = structlog.get_logger("wallaroo.coordinator")
+
+_Queue = queue.SimpleQueue[pb.ToWorker | None]
 
 
 class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
     """Carries out what the state machine says.
 
-    partitions: of each source, by its name.
+    patience: seconds of silence after which a worker counts as lost.
+    fail: called when the coordinator can't go on.
     """
 
     def __init__(
-        self, application: str, assignment: Assignment, partitions: dict[str, list[str]]
+        self,
+        machine: protocol.Coordinator,
+        manifests: Manifests,
+        patience: float,
+        fail: Callable[[Failure], None],
     ) -> None:
-        self._application = application
-        self._assignment = assignment
-        self._partitions = partitions
-        self._machine = protocol.Coordinator(workers=len(assignment.workers))
+        self._machine = machine
+        self._manifests = manifests
+        self._patience = patience
+        self._fail = fail
         self._lock = threading.Lock()
-        #: Who is connected, and that somebody no longer is.
-        self._members: set[int] = set()
-        self._left = threading.Condition(self._lock)
-        self._queues: dict[int, queue.SimpleQueue[pb.ToWorker | None]] = {}
+        self._numbers = count(1)
+        #: By session: what it is told, and when it was last heard.
+        self._sessions: dict[str, _Queue] = {}
+        self._heard: dict[str, tuple[int, float]] = {}
+        self._gone = threading.Condition(self._lock)
         self._status: dict[int, pb.WorkerStatus] = {}
         self._failure: Failure | None = None
+        self._disk = ThreadPoolExecutor(1, "manifests")
+        self._closed = threading.Event()
+        #: When the last barrier was injected, and how long the last epoch took from there.
+        self._injected = 0.0
+        self._epoch_took = 0.0
 
     def serve(self, address: str) -> grpc.Server:
         """Start to listen at `address`."""
-        # Each member holds a thread for as long as it is one; the rest answer short calls.
-        threads = ThreadPoolExecutor(len(self._assignment.workers) + 4, "coordinator")
+        # Each member holds a thread for as long as it is one, its successor one beside it; the
+        # rest answer short calls.
+        threads = ThreadPoolExecutor(2 * len(self._machine.committed.members) + 4, "coordinator")
         server = grpc.server(threads, options=[("grpc.so_reuseport", 0), *CONTROL_OPTIONS])
         control_pb2_grpc.add_CoordinatorServicer_to_server(self, server)
         server.add_insecure_port(address)
         server.start()
+        threading.Thread(target=self._watch, name="heartbeats", daemon=True).start()
         return server
 
     # What workers and the command line call
@@ -76,23 +99,26 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must register")
         assert first is not None
         worker = first.register.worker
-        mine: queue.SimpleQueue[pb.ToWorker | None] = queue.SimpleQueue()
-        context.add_callback(lambda: mine.put(None))
-        accepted = self._register(first.register, mine)
-        reader = threading.Thread(
+        session = f"{worker}/{next(self._numbers)}"
+        mine: _Queue = queue.SimpleQueue()
+        with self._lock:
+            self._sessions[session] = mine
+            self._heard[session] = (worker, time.monotonic())
+            self._status[worker] = pb.WorkerStatus(worker=worker, pid=first.register.pid)
+        message = from_worker(first)
+        assert isinstance(message, Register)
+        self.handle(protocol.Heard(worker, session, message))
+        # Not at the end of this function: gRPC drops it wherever it stands when the call ends.
+        if not context.add_callback(lambda: self._over(worker, session)):
+            self._over(worker, session)
+        threading.Thread(
             target=self._read,
-            args=(worker, requests, mine),
+            args=(worker, session, requests),
             name=f"from worker {worker}",
             daemon=True,
-        )
-        reader.start()
-        while (message := mine.get()) is not None:
-            yield message
-        if accepted:
-            self._handle(protocol.Lost(worker))
-            with self._lock:
-                self._members.discard(worker)
-                self._left.notify_all()
+        ).start()
+        while (told := mine.get()) is not None:
+            yield told
 
     def Status(  # noqa: N802
         self, request: pb.StatusRequest, context: grpc.ServicerContext
@@ -102,13 +128,20 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
     def status(self) -> pb.StatusReply:
         """How the application is now, as far as workers have reported."""
         with self._lock:
+            machine = self._machine
+            committed = machine.committed
+            for worker, status in self._status.items():
+                status.present = worker in machine.members
             return pb.StatusReply(
-                application=self._application,
-                phase=self._machine.phase.value,
-                generation=GENERATION,
-                epoch=self._machine.epoch,
-                stop_requested=self._machine.stop_requested,
-                assignment=assignment_message(self._assignment),
+                application=committed.application,
+                phase=machine.phase.value,
+                generation=machine.generation,
+                epoch=committed.epoch,
+                epoch_seconds=self._epoch_took,
+                stop_requested=machine.stop_requested,
+                recoveries=machine.recoveries,
+                members=committed.members,
+                assignment=assignment_message(committed.assignment),
                 workers=[status for _, status in sorted(self._status.items())],
                 failure=failure_message(self._failure) if self._failure else None,
             )
@@ -116,103 +149,126 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
     def Stop(  # noqa: N802
         self, request: pb.StopRequest, context: grpc.ServicerContext
     ) -> pb.StopReply:
-        self._handle(protocol.StopRequested())
+        self.handle(protocol.StopRequested())
         return pb.StopReply()
 
     def wait_until_alone(self) -> None:
-        """Return when no other member is connected: all have got what they were told."""
+        """Return when no other worker is connected: all have got what they were told."""
         with self._lock:
-            self._left.wait_for(lambda: self._members <= {0})
+            self._gone.wait_for(lambda: all(each.startswith("0/") for each in self._sessions))
+
+    def close(self) -> None:
+        """Stop looking after workers."""
+        self._closed.set()
+        self._disk.shutdown()
 
     # Between messages and the state machine
 
-    def _register(
-        self, register: pb.Register, mine: "queue.SimpleQueue[pb.ToWorker | None]"
-    ) -> bool:
-        """Whether the worker may take part; it is told if it may not."""
-        worker = register.worker
-        with self._lock:
-            event = protocol.Registered(worker, register.address, register.fingerprint)
-            fresh = worker not in self._members
-            if fresh:
-                self._queues[worker] = mine
-            effects = self._machine.handle(event)
-            refused = any(isinstance(effect, protocol.Refuse) for effect in effects)
-            if fresh and refused:
-                del self._queues[worker]
-            if fresh and not refused:
-                self._members.add(worker)
-                self._status[worker] = pb.WorkerStatus(worker=worker, pid=register.pid)
-            for effect in effects:
-                self._carry_out(effect, mine)
-        return fresh and not refused
-
-    def _read(
-        self,
-        worker: int,
-        requests: Iterator[pb.FromWorker],
-        mine: "queue.SimpleQueue[pb.ToWorker | None]",
-    ) -> None:
+    def _read(self, worker: int, session: str, requests: Iterator[pb.FromWorker]) -> None:
         try:
             for message in requests:
-                self._take(worker, message)
+                self._take(worker, session, message)
         except grpc.RpcError:
             pass  # the call has ended: Join says so
         except Exception:  # a thread's traceback would go nowhere
             _log.exception("a message of a worker could not be handled", worker_from=worker)
         finally:
+            self._end(session)
+
+    def _take(self, worker: int, session: str, message: pb.FromWorker) -> None:
+        with self._lock:
+            if session in self._heard:
+                self._heard[session] = (worker, time.monotonic())
+        if message.WhichOneof("kind") == "report":
+            with self._lock:
+                if session in self._sessions:
+                    self._status[worker].report.CopyFrom(message.report)
+            return
+        said = from_worker(message)
+        if isinstance(said, Failed):
+            with self._lock:
+                self._failure = self._failure or said.failure
+        if said is not None:
+            self.handle(protocol.Heard(worker, session, said))
+
+    def _watch(self) -> None:
+        """Give up workers that are silent for too long."""
+        looked = time.monotonic()
+        while not self._closed.wait(HEARTBEAT):
+            now = time.monotonic()
+            away, looked = now - looked > 2 * HEARTBEAT + 0.5, now
+            with self._lock:
+                if away:  # this process itself was held up: nobody could be heard
+                    self._heard = {s: (worker, now) for s, (worker, _) in self._heard.items()}
+                silent = [
+                    (worker, session)
+                    for session, (worker, at) in self._heard.items()
+                    if now - at > self._patience
+                ]
+                for worker, _ in silent:
+                    self._status[worker].silent = True
+            for worker, session in silent:
+                _log.error("a worker is silent", lost=worker, seconds=self._patience)
+                self._over(worker, session)
+
+    def _over(self, worker: int, session: str) -> None:
+        """A session has ended, or is given up."""
+        self._end(session)
+        with self._lock:
+            self._heard.pop(session, None)
+            if self._sessions.pop(session, None) is None:
+                return
+            self._gone.notify_all()
+        self.handle(protocol.Lost(worker, session))
+
+    def _end(self, session: str) -> None:
+        mine = self._sessions.get(session)
+        if mine:
             mine.put(None)
 
-    def _take(self, worker: int, message: pb.FromWorker) -> None:
-        match message.WhichOneof("kind"):
-            case "connected":
-                self._handle(protocol.Connected(worker))
-            case "sources_ended":
-                self._handle(protocol.SourcesEnded(worker))
-            case "barrier_passed":
-                self._handle(protocol.BarrierPassed(worker, message.barrier_passed.epoch))
-            case "report":
-                with self._lock:
-                    self._status[worker].report.CopyFrom(message.report)
-            case "failed":
-                with self._lock:
-                    self._failure = self._failure or failure_from(message.failed.failure)
-                self._handle(protocol.Lost(worker))
-
-    def _handle(self, event: protocol.Event) -> None:
+    def handle(self, event: protocol.Event) -> None:
+        """Take an event in, and carry out what comes of it."""
         with self._lock:
-            for effect in self._machine.handle(event):
-                self._carry_out(effect, None)
+            before = self._machine.phase, self._machine.generation
+            effects = self._machine.handle(event)
+            after = self._machine.phase, self._machine.generation
+            if before != after:
+                _log.info(after[0].value, generation=after[1], after=repr(event)[:200])
+            for effect in effects:
+                self._carry_out(effect)
 
-    def _carry_out(
-        self,
-        effect: protocol.Effect,
-        refused: "queue.SimpleQueue[pb.ToWorker | None] | None",
-    ) -> None:
+    def _carry_out(self, effect: protocol.Effect) -> None:
         match effect:
-            case protocol.Refuse():
-                assert refused is not None
-                refused.put(
-                    pb.ToWorker(generation=GENERATION, refuse=pb.Refuse(message=effect.message))
-                )
-            case protocol.Connect():
-                connect = pb.Connect(
-                    members=[pb.Member(worker=w, address=a) for w, a in effect.members.items()],
-                    assignment=assignment_message(self._assignment),
-                    partitions=[
-                        pb.Partitions(source=source, names=names)
-                        for source, names in self._partitions.items()
-                    ],
-                )
-                self._send_all(pb.ToWorker(generation=GENERATION, connect=connect))
-            case protocol.Start():
-                self._send_all(pb.ToWorker(generation=GENERATION, start=pb.Start()))
-            case protocol.Inject():
-                inject = pb.Inject(epoch=effect.epoch, final=effect.final)
-                self._send_all(pb.ToWorker(generation=GENERATION, inject=inject))
-            case protocol.Finish():
-                self._send_all(pb.ToWorker(generation=GENERATION, finish=pb.Finish()))
+            case protocol.Tell(session=session, message=message):
+                mine = self._sessions.get(session)
+                if isinstance(message, Inject):
+                    self._injected = time.monotonic()
+                if mine:
+                    mine.put(to_worker_message(message))
+            case protocol.Persist(manifest):
+                self._disk.submit(self._persist, manifest)
+            case protocol.Timer(seconds=seconds):
+                timer = threading.Timer(seconds, self._elapsed, [effect])
+                timer.daemon = True
+                timer.start()
 
-    def _send_all(self, message: pb.ToWorker) -> None:
-        for mine in self._queues.values():
-            mine.put(message)
+    def _elapsed(self, timer: protocol.Timer) -> None:
+        if not self._closed.is_set():
+            self.handle(protocol.Elapsed(timer))
+
+    def _persist(self, manifest: Manifest) -> None:
+        try:
+            self._manifests.add(manifest)
+        except OSError as error:
+            why = f"can't write a manifest in {self._manifests.folder}: {error.strerror or error}"
+            self._fail(
+                Failure(
+                    f"{why}; nothing is lost: run again when that is mended, and it goes on from "
+                    "the last checkpoint"
+                )
+            )
+            return
+        took = time.monotonic() - self._injected
+        self.handle(protocol.Persisted(manifest.generation, manifest.epoch))
+        if self._injected:
+            self._epoch_took = took

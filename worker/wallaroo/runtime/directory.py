@@ -7,6 +7,7 @@ DIR/failure-N.json      why worker N stopped
 DIR/status.json         what worker 0 knew of the application when it ended
 DIR/outcome.json        how the last run ended
 DIR/logs/worker-N.log   what worker N said
+DIR/workers/N/          worker N's state: see wallaroo.runtime.identity, wallaroo.state.store
 
 Sockets lie elsewhere, in a new directory of mode 0700: the path of a Unix socket is at most 107
 bytes long, and DIR may be anywhere.
@@ -23,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from wallaroo.disk import RealDisk
 from wallaroo.errors import Failure, InputError
 
 #: Seconds to wait for the workers of a run whose runner was killed.
@@ -52,7 +54,7 @@ class Directory:
         Raises `InputError` if it is another application's, in use, or can't be written.
         """
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            RealDisk().make_folder(self.path)
             self._check_empty()
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._lock(lock)
@@ -126,6 +128,14 @@ class Directory:
     def log(self, worker: int) -> Path:
         return self.logs / f"worker-{worker}.log"
 
+    def worker(self, worker: int) -> Path:
+        """Where worker `worker` keeps its state."""
+        return self.path / "workers" / str(worker)
+
+    def forget_state(self) -> None:
+        """Remove the state of all workers."""
+        shutil.rmtree(self.path / "workers", ignore_errors=True)
+
     def write_control(self, address: str) -> None:
         self._write("control.json", {"pid": os.getpid(), "coordinator": address})
 
@@ -172,6 +182,14 @@ class Directory:
         if not isinstance(found, dict):
             raise InputError(f"can't read {self.path / name}: it is not what Wallaroo writes")
         return found
+
+
+def lock_folder(folder: Path) -> int:
+    """Take a worker's folder for this process's life, once its predecessor has let go of it."""
+    RealDisk().make_folder(folder)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def _alive(pid: int) -> bool:

@@ -6,6 +6,7 @@ on nothing that HTTP/2 has a choice about.
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -58,8 +59,9 @@ class Sender:
         """Return when the receiver has accepted the stream. Raises `Lost`."""
         try:
             await self._call.write(pb.Frame(open=self._open))
-            await self._call.wait_for_connection()
-        except grpc.RpcError as error:
+            if not await self._call.initial_metadata():
+                await self._call  # it is refused: this says why
+        except (grpc.RpcError, asyncio.InvalidStateError) as error:
             raise self._lost(error) from error
 
     async def run(self) -> None:
@@ -96,27 +98,24 @@ class Sender:
 
 
 class Receiver(exchange_pb2_grpc.ExchangeServicer):
-    """Takes the streams of other workers.
+    """Takes the streams of other workers, those of one generation at a time.
 
-    inboxes: by (exchange, sender), once there is a dataflow to take them.
     wake: called when an inbox has got something.
-    lost: called when a stream breaks.
+    lost: called, with the generation, when one of its streams breaks.
     """
 
     def __init__(
-        self,
-        worker: int,
-        generation: int,
-        inboxes: "asyncio.Future[dict[tuple[int, int], Inbox]]",
-        wake: Callable[[], None],
-        lost: Callable[[Lost], None],
+        self, worker: int, wake: Callable[[], None], lost: Callable[[int, Lost], None]
     ) -> None:
         self._worker = worker
-        self._generation = generation
-        self._inboxes = inboxes
         self._wake = wake
         self._lost = lost
-        self._taken: set[tuple[int, int]] = set()
+        #: The last generation that was expected, and by (exchange, sender) what takes its
+        #: streams; nothing takes them once it is over.
+        self._generation = 0
+        self._inboxes: dict[tuple[int, int], Inbox] = {}
+        self._changed = asyncio.Event()
+        self._taken: dict[tuple[int, int], asyncio.Task[Any]] = {}
 
     async def serve(self, address: str) -> grpc.aio.Server:
         """Start to listen at `address`."""
@@ -126,12 +125,28 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
         await server.start()
         return server
 
+    def expect(self, generation: int, inboxes: dict[tuple[int, int], Inbox]) -> None:
+        """From now on take the streams of this generation, and of no other."""
+        self.close()
+        self._generation = generation
+        self._inboxes = inboxes
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        """Cut all streams: the generation is over."""
+        self._inboxes = {}
+        for task in self._taken.values():
+            task.cancel()
+        self._taken = {}
+
     async def Send(  # noqa: N802  gRPC's name
         self, requests: object, context: grpc.aio.ServicerContext
     ) -> pb.Received:
         first = await context.read()
         inbox = await self._accept(first, context)
-        await context.send_initial_metadata(())
+        generation = self._generation
+        await context.send_initial_metadata((("accepted", "yes"),))
         room = asyncio.Event()
         inbox.on_room = room.set
         try:
@@ -154,11 +169,14 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
                 else:
                     raise Lost(inbox.sender, f"it sent a frame of kind {kind!r}")
         except Lost as error:
-            self._lost(error)
+            self._lost(generation, error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except asyncio.CancelledError:
-            self._lost(Lost(inbox.sender, "its stream broke"))
-            raise
+            if asyncio.current_task() in self._taken.values():
+                self._lost(generation, Lost(inbox.sender, "its stream broke"))
+                raise
+            # gRPC does not tell the sender of what is cancelled here.
+            await context.abort(grpc.StatusCode.ABORTED, f"generation {generation} is over")
         raise AssertionError("abort returned")
 
     async def _accept(self, first: object, context: grpc.aio.ServicerContext) -> Inbox:
@@ -169,19 +187,24 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
             )
             raise AssertionError("abort returned")
         opened = first.open
+        while opened.generation > self._generation:  # ruling 1: it waits unread
+            await self._changed.wait()
         if opened.generation != self._generation or opened.receiver != self._worker:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"this is worker {self._worker} in generation {self._generation}, not worker "
                 f"{opened.receiver} in generation {opened.generation}",
             )
-        inboxes = await self._inboxes
         key = (opened.exchange, opened.sender)
-        if key not in inboxes or inboxes[key].local or key in self._taken:
+        inbox = self._inboxes.get(key)
+        if inbox is None or inbox.local or key in self._taken:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"worker {self._worker} expects no stream of exchange {opened.exchange} "
                 f"from worker {opened.sender}",
             )
-        self._taken.add(key)
-        return inboxes[key]
+        assert inbox is not None
+        task = asyncio.current_task()
+        assert task is not None
+        self._taken[key] = task
+        return inbox

@@ -1,10 +1,13 @@
 """Between the values that the program thinks in and the messages of the wire."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
 from wallaroo.errors import Failure
 from wallaroo.partitioning import INTERVAL, Assignment, Piece
+from wallaroo.protocol import messages
+from wallaroo.protocol.manifest import DeltaMark, Part
 from wallaroo.v1 import control_pb2
 
 
@@ -51,6 +54,156 @@ def failure_from(message: control_pb2.Failure) -> Failure:
     )
 
 
+def part_message(part: Part) -> control_pb2.Part:
+    """A part of a checkpoint for the wire."""
+    return control_pb2.Part(
+        directory=part.directory,
+        deltas=[control_pb2.Delta(**asdict(delta)) for delta in part.deltas],
+        sinks=[json.dumps(mark) for mark in part.sinks],
+        ended=[control_pb2.Partition(source=s, name=n) for s, n in sorted(part.ended)],
+        read=part.counts[0],
+        received=part.counts[1],
+        written=part.counts[2],
+    )
+
+
+def part_from(message: control_pb2.Part) -> Part:
+    """A part of a checkpoint from the wire. Raises ValueError if a mark is no JSON."""
+    return Part(
+        message.directory,
+        tuple(DeltaMark(d.epoch, d.generation, d.checksum, d.size) for d in message.deltas),
+        tuple(json.loads(mark) for mark in message.sinks),
+        frozenset((each.source, each.name) for each in message.ended),
+        (message.read, message.received, message.written),
+    )
+
+
+def from_worker_message(message: messages.FromWorker) -> control_pb2.FromWorker:
+    """What a worker says, but for its registration, for the wire."""
+    match message:
+        case messages.Ready(generation):
+            return control_pb2.FromWorker(ready=control_pb2.Ready(generation=generation))
+        case messages.Drained(generation):
+            return control_pb2.FromWorker(drained=control_pb2.Drained(generation=generation))
+        case messages.Prepared(generation, epoch, part):
+            prepared = control_pb2.Prepared(
+                generation=generation, epoch=epoch, part=part_message(part)
+            )
+            return control_pb2.FromWorker(prepared=prepared)
+        case messages.Published(generation, epoch):
+            published = control_pb2.Published(generation=generation, epoch=epoch)
+            return control_pb2.FromWorker(published=published)
+        case messages.Broken(generation, peer):
+            return control_pb2.FromWorker(
+                broken=control_pb2.Broken(generation=generation, peer=peer)
+            )
+        case messages.Failed(failure):
+            return control_pb2.FromWorker(
+                failed=control_pb2.Failed(failure=failure_message(failure))
+            )
+        case messages.Register():
+            return control_pb2.FromWorker(
+                register=control_pb2.Register(
+                    address=message.address,
+                    fingerprint=message.fingerprint,
+                    directory=message.directory,
+                    admitted=message.admitted,
+                )
+            )
+
+
+def from_worker(message: control_pb2.FromWorker) -> messages.FromWorker | None:
+    """What a worker says, from the wire; None if it is nothing of the protocol.
+
+    Raises ValueError if it is not what a worker would say.
+    """
+    match message.WhichOneof("kind"):
+        case "register":
+            found = message.register
+            return messages.Register(
+                found.address, found.fingerprint, found.directory, found.admitted
+            )
+        case "ready":
+            return messages.Ready(message.ready.generation)
+        case "drained":
+            return messages.Drained(message.drained.generation)
+        case "prepared":
+            prepared = message.prepared
+            return messages.Prepared(prepared.generation, prepared.epoch, part_from(prepared.part))
+        case "published":
+            return messages.Published(message.published.generation, message.published.epoch)
+        case "broken":
+            return messages.Broken(message.broken.generation, message.broken.peer)
+        case "failed":
+            return messages.Failed(failure_from(message.failed.failure))
+    return None
+
+
+def to_worker_message(message: messages.ToWorker) -> control_pb2.ToWorker:
+    """What the coordinator says, for the wire."""
+    match message:
+        case messages.Refuse(why):
+            return control_pb2.ToWorker(refuse=control_pb2.Refuse(message=why))
+        case messages.Halt():
+            return control_pb2.ToWorker(halt=control_pb2.Halt())
+        case messages.Finish():
+            return control_pb2.ToWorker(finish=control_pb2.Finish())
+        case messages.Resume(generation):
+            return control_pb2.ToWorker(generation=generation, resume=control_pb2.Resume())
+        case messages.Inject(generation, epoch, final):
+            inject = control_pb2.Inject(epoch=epoch, final=final)
+            return control_pb2.ToWorker(generation=generation, inject=inject)
+        case messages.Commit(generation, epoch):
+            commit = control_pb2.Commit(epoch=epoch)
+            return control_pb2.ToWorker(generation=generation, commit=commit)
+        case messages.Recover():
+            recover = control_pb2.Recover(
+                epoch=message.epoch,
+                members=[
+                    control_pb2.Member(worker=worker, address=address)
+                    for worker, address in message.addresses.items()
+                ],
+                assignment=assignment_message(message.assignment),
+                places=message.places,
+                partitions=[
+                    control_pb2.Partitions(source=source, points=points)
+                    for source, points in message.partitions.items()
+                ],
+                part=part_message(message.part) if message.part else None,
+            )
+            return control_pb2.ToWorker(generation=message.generation, recover=recover)
+
+
+def to_worker(message: control_pb2.ToWorker) -> messages.ToWorker:
+    """What the coordinator says, from the wire. Raises ValueError if it says nothing known."""
+    generation = message.generation
+    match message.WhichOneof("kind"):
+        case "refuse":
+            return messages.Refuse(message.refuse.message)
+        case "halt":
+            return messages.Halt()
+        case "finish":
+            return messages.Finish()
+        case "resume":
+            return messages.Resume(generation)
+        case "inject":
+            return messages.Inject(generation, message.inject.epoch, message.inject.final)
+        case "commit":
+            return messages.Commit(generation, message.commit.epoch)
+        case "recover":
+            recover = message.recover
+            return messages.Recover(
+                generation,
+                recover.epoch,
+                assignment_from(recover.assignment),
+                {member.worker: member.address for member in recover.members},
+                dict(recover.places),
+                {each.source: dict(each.points) for each in recover.partitions},
+                part_from(recover.part) if recover.HasField("part") else None,
+            )
+    raise ValueError("the coordinator says what this version of Wallaroo does not know")
+
+
 def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
     """What `wallaroo status --json` prints."""
     assignment = status.assignment
@@ -60,7 +213,9 @@ def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
         "stop_requested": status.stop_requested,
         "generation": status.generation,
         "epoch": status.epoch,
-        "members": sorted({piece.worker for piece in assignment.pieces}),
+        "epoch_seconds": round(status.epoch_seconds, 4),
+        "recoveries": status.recoveries,
+        "members": sorted(status.members),
         "version": assignment.version,
         "assignment": [
             {"start": piece.start, "end": piece.end or INTERVAL, "worker": piece.worker}
@@ -70,11 +225,14 @@ def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
             {
                 "worker": each.worker,
                 "pid": each.pid,
+                "present": each.present,
+                "silent": each.silent,
                 "keys": each.report.keys,
                 "events": each.report.read + each.report.received,
                 "read": each.report.read,
                 "received": each.report.received,
                 "written": each.report.written,
+                "dead_letters": each.report.dead_letters,
                 "waiting": list(each.report.waiting),
             }
             for each in status.workers

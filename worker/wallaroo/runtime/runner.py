@@ -1,7 +1,7 @@
 """The local runner: starts the workers of an application as processes, and watches them.
 
-It does what a StatefulSet and a person with kubectl do in a cluster. Workers end when it ends,
-however it ends.
+It does what a StatefulSet and a person with kubectl do in a cluster: a worker that dies is started
+again, one that hangs is killed first. Workers end when it ends, however it ends.
 """
 
 import contextlib
@@ -11,25 +11,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from wallaroo.connectors.file_sink import FileSinkConfig
 from wallaroo.connectors.file_source import FileSourceConfig
 from wallaroo.dataflow.graph import Graph
+from wallaroo.disk import RealDisk
 from wallaroo.errors import Failure, InputError
 from wallaroo.protocol.coordinator import Phase
+from wallaroo.protocol.manifest import Manifest
 from wallaroo.runtime.application import Program
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory, Sockets
+from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.worker import FAILED
 
 #: Seconds between looks at the processes, and between questions to the coordinator.
 _LOOK, _ASK = 0.02, 0.5
 #: Seconds for a worker to end when it is told to by a signal.
 _PATIENCE = 2.0
+#: At which of its deaths, without a checkpoint in between, a worker is given up.
+_DEATHS = 5
+#: Seconds before a worker is started again, doubled with each death without a checkpoint.
+_RESTART, _LONGEST_RESTART = 0.05, 2.0
+#: How many times a worker's patience worker 0 may leave a question for the status unanswered.
+_COORDINATOR = 3
 
 
 class Interrupted(Exception):
@@ -37,10 +46,13 @@ class Interrupted(Exception):
 
 
 class WorkerEnded(Exception):
-    """A worker ended that should not have, and took the run with it."""
+    """A worker died again and again, with no checkpoint in between."""
 
     def __init__(self, worker: int, how: str, log: Path) -> None:
-        super().__init__(f"worker {worker} {how}; its log is {log}")
+        super().__init__(
+            f"worker {worker} {how}; that was its {_DEATHS}th death without a checkpoint in "
+            f"between, so there is no point in starting it again; its log is {log}"
+        )
 
 
 class Stopped(Exception):
@@ -52,42 +64,105 @@ class Stopped(Exception):
         self.log = log
 
 
+class View(Protocol):
+    """What shows a run to a person."""
+
+    def update(self, status: dict[str, Any]) -> None:
+        """The coordinator's status."""
+
+    def tell(self, what: str) -> None:
+        """Something that a person should know."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run is started with, beside the application.
+
+    workers: how many, if the application begins. For the rest see
+    `wallaroo.runtime.worker.Options`.
+    """
+
+    workers: int = 1
+    interval: float = 1.0
+    cache: int | None = None
+    dead_letters: Path | None = None
+    patience: float = 10.0
+
+    def flags(self) -> list[str]:
+        """For a worker."""
+        flags = ["--workers", str(self.workers), "--checkpoint-interval", f"{self.interval}s"]
+        flags += ["--heartbeat-timeout", f"{self.patience}s"]
+        if self.cache is not None:
+            flags += ["--state-cache", str(self.cache)]
+        if self.dead_letters is not None:
+            flags += ["--on-error", "dead-letter", str(self.dead_letters)]
+        return flags
+
+
+@dataclass(eq=False)
+class _Process:
+    """A worker's process, or the time at which its successor starts."""
+
+    worker: int
+    process: subprocess.Popen[bytes] | None = None
+    restart_at: float = 0.0
+    #: It has ended because the application has.
+    ended: bool = False
+    #: How often it has died since the last checkpoint.
+    deaths: int = 0
+
+
 class Runner:
-    """Runs `program` on `workers` processes, with state and logs in `directory`.
+    """Runs `program` with state and logs in `directory`.
 
     cwd: the folder in which the workers start.
     """
 
-    def __init__(self, program: Program, workers: int, directory: Directory, cwd: Path) -> None:
+    def __init__(
+        self, program: Program, options: RunOptions, directory: Directory, cwd: Path
+    ) -> None:
         self._program = program
         self._cwd = cwd
-        self._workers = workers
+        self._options = options
         self._directory = directory
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[_Process] = []
         self._signals = 0
         self._stop_told = False
+        self._epoch = 0
+        self._answered = 0.0
+        #: The last one that was seen to run.
+        self._generation = 0
 
-    def run(self, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def run(self, view: View) -> dict[str, Any]:
         """Run until the sources end or a signal says stop; returns the last status.
 
-        show: called now and then with the status.
         Raises `InputError`, `Stopped`, `WorkerEnded` and `Interrupted`.
         """
-        _check_connectors(self._program.graph)
+        _check_connectors(self._program.graph, self._options.dead_letters)
         lock = self._directory.claim(self._program.name)
-        sockets = Sockets()
+        members = self._members(view)
+        self._sockets = sockets = Sockets()
         before = {
             number: signal.signal(number, self._signalled)
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         outcome: dict[str, Any] = {"ended": "killed", "error": None}
         try:
-            self._directory.write_control(sockets.coordinator)
-            for worker in range(self._workers):
-                self._processes.append(self._spawn(worker, lock, sockets.path))
+            try:
+                self._directory.write_control(sockets.coordinator)
+                for worker in members:
+                    self._processes.append(
+                        _Process(worker, self._spawn(worker, lock, sockets.path))
+                    )
+            except OSError as error:
+                raise InputError(
+                    f"can't use {self._directory.path}: {error.strerror or error}"
+                ) from None
             with Client(sockets.coordinator) as client:
-                self._watch(client, show)
-            status = self._directory.status() or {}
+                self._watch(client, view, lambda w: self._spawn(w, lock, sockets.path))
+            status = self._last_status()
+            if status["phase"] == Phase.FAILED.value:  # who said why was killed on its way out
+                raise Stopped(Failure(**status["error"]), self._directory.log(0))
             outcome["ended"] = "stopped" if status.get("stop_requested") else "ended"
             return status
         except Stopped as error:
@@ -98,22 +173,48 @@ class Runner:
             raise
         finally:
             self._kill()
-            sockets.remove()
             for number, handler in before.items():
                 signal.signal(number, handler)
+            status = self._last_status()
+            sockets.remove()
             with contextlib.suppress(OSError):  # the folder has been deleted, or the disk is full
                 self._directory.write_outcome(
                     {
                         "application": self._program.name,
                         **outcome,
-                        "status": self._directory.status(),
+                        "status": status or None,
                     }
                 )
+
+    def _members(self, view: View) -> list[int]:
+        """The workers to start: those of the checkpoint, if there is one."""
+        manifest = Manifests(RealDisk(), self._directory.worker(0) / "manifests").last()
+        if manifest is None or manifest.epoch == 0:
+            if manifest is not None:
+                self._directory.forget_state()  # nothing had been committed
+            return list(range(self._options.workers))
+        view.tell(self._resuming(manifest))
+        self._epoch = manifest.epoch
+        return list(manifest.members)
+
+    def _resuming(self, manifest: Manifest) -> str:
+        if manifest.complete:
+            text = f"all sources had ended by the checkpoint of epoch {manifest.epoch}: "
+            text += "nothing is left to do but what has been added since"
+        else:
+            text = f"going on from the checkpoint of epoch {manifest.epoch}"
+        workers = len(manifest.members)
+        if workers != self._options.workers:
+            text += (
+                f", with its {workers} worker{'s' * (workers > 1)}, not {self._options.workers}: "
+                "the number can't be changed yet"
+            )
+        return text
 
     def _spawn(self, worker: int, lock: int, sockets: Path) -> subprocess.Popen[bytes]:
         # -P: modules come from where Python and the application are, not from this folder.
         command = [sys.executable, "-u", "-P", "-m", "wallaroo", "worker"]
-        command += ["--worker", str(worker), "--workers", str(self._workers)]
+        command += ["--worker", str(worker), *self._options.flags()]
         command += ["--parent", str(os.getpid()), "--lock", str(lock)]
         command += ["--dir", str(self._directory.path), "--sockets", str(sockets)]
         command += ["--", str(self._program.path), *self._program.arguments]
@@ -131,57 +232,151 @@ class Runner:
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
 
-    def _watch(self, client: Client, show: Callable[[dict[str, Any]], None]) -> None:
+    def _watch(
+        self, client: Client, view: View, spawn: Callable[[int], subprocess.Popen[bytes]]
+    ) -> None:
         asked = 0.0
-        while any(process.poll() is None for process in self._processes):
-            self._check()
+        self._answered = over = time.monotonic()
+        while not all(each.ended for each in self._processes):
+            now = time.monotonic()
+            if not self._processes[0].ended:
+                over = now
+            elif now - over > _PATIENCE:
+                return  # what is left succeeds workers that died when all was done
+            for each in self._processes:
+                self._look_after(each, now, view, client, spawn)
             if self._signals > 1:
                 raise Interrupted
-            now = time.monotonic()
             if now - asked > _ASK or (self._signals and not self._stop_told):
                 asked = now
-                self._ask(client, show)
+                self._ask(client, view)
             time.sleep(_LOOK)
-        self._check()
-        self._check_finished()
 
-    def _ask(self, client: Client, show: Callable[[dict[str, Any]], None]) -> None:
+    def _ask(self, client: Client, view: View) -> None:
         try:
-            if self._signals and not self._stop_told:
+            status = client.status()
+            self._stop_told = bool(self._signals)
+            # Again and again: a coordinator that is restarted does not know of it.
+            if self._signals and not status["stop_requested"]:
                 client.stop()
-                self._stop_told = True
-            show(client.status())
         except Unreachable:
-            pass  # it is not there yet, or no longer
-
-    def _check(self) -> None:
-        """Raise if a worker has ended that should not have."""
-        for worker, process in enumerate(self._processes):
-            code = process.poll()
-            if not code:
-                continue
-            log = self._directory.log(worker)
-            failure = self._directory.failure(worker) if code == FAILED else None
-            if failure:
-                self._check_finished()  # it may have lost one that ended as if all were done
-                raise Stopped(failure, log)
-            how = (
-                f"was ended by {signal.Signals(-code).name}" if code < 0 else f"broke (code {code})"
-            )
-            raise WorkerEnded(worker, how, log)
-
-    def _check_finished(self) -> None:
-        """Raise if a worker has ended with 0 though the application has not."""
-        if (self._directory.status() or {}).get("phase") == Phase.ENDED.value:
+            self._maybe_kill_coordinator(view)
             return
-        for worker, process in enumerate(self._processes):
-            if process.poll() == 0:
-                how = "ended by itself (code 0) before the application did"
-                raise WorkerEnded(worker, how, self._directory.log(worker))
+        self._answered = time.monotonic()
+        self._kill_silent(status, view)
+        generation = status["generation"]
+        if status["phase"] == Phase.RUNNING.value and generation > self._generation:
+            if self._generation:
+                view.tell(f"going on from the checkpoint of epoch {status['epoch']}")
+            self._generation = generation
+        view.update(status)
+
+    def _kill_silent(self, status: dict[str, Any], view: View) -> None:
+        """End workers that the coordinator has given up though their process is there."""
+        silent = {
+            each["worker"]: each["pid"]
+            for each in status["workers"]
+            if not each["present"] and each["silent"]
+        }
+        for each in self._processes:
+            process = each.process
+            if process and silent.get(each.worker) == process.pid and process.poll() is None:
+                view.tell(
+                    f"worker {each.worker} has not answered for {self._options.patience:g} s: "
+                    "it is killed"
+                )
+                process.kill()
+
+    def _maybe_kill_coordinator(self, view: View) -> None:
+        """Worker 0 is watched from here."""
+        patience = _COORDINATOR * self._options.patience
+        process = self._processes[0].process
+        if process is None or process.poll() is not None:
+            self._answered = time.monotonic()
+        elif time.monotonic() - self._answered > patience:
+            view.tell(f"worker 0 has not answered for {patience:g} s: it is killed")
+            process.kill()
+            self._answered = time.monotonic()
+
+    def _look_after(
+        self,
+        each: _Process,
+        now: float,
+        view: View,
+        client: Client,
+        spawn: Callable[[int], subprocess.Popen[bytes]],
+    ) -> None:
+        """Start a worker again that has died. Raises `Stopped` and `WorkerEnded`."""
+        if each.process is None:
+            if now >= each.restart_at:
+                try:
+                    each.process = spawn(each.worker)
+                except OSError as error:
+                    why = f"worker {each.worker} can't be started again: {error}"
+                    raise Stopped(Failure(why), self._directory.log(each.worker)) from None
+                self._answered = now
+            return
+        code = each.process.poll()
+        if code is None or each.ended:
+            return
+        log = self._directory.log(each.worker)
+        if code == FAILED:
+            raise Stopped(self._why(each.worker), log)
+        try:
+            each.ended = self._has_ended(client)
+        except Unreachable:
+            if code == 0:
+                return  # worker 0 is ending, too: its word is there in a moment
+        if each.ended:
+            return
+        if code < 0:
+            how = f"was ended by {signal.Signals(-code).name}"
+        elif code == 0:
+            how = "ended by itself (code 0) before the application did"
+        else:
+            how = f"broke (code {code})"
+        self._forgive()
+        each.deaths += 1
+        if each.deaths >= _DEATHS:
+            raise WorkerEnded(each.worker, how, log)
+        view.tell(f"worker {each.worker} {how}: it is started again")
+        delay = min(_RESTART * 2 ** (each.deaths - 1), _LONGEST_RESTART)
+        each.process, each.restart_at = None, now + delay
+
+    def _forgive(self) -> None:
+        """After a checkpoint, deaths count anew."""
+        with contextlib.suppress(InputError):  # worker 0 says so itself
+            manifest = Manifests(RealDisk(), self._directory.worker(0) / "manifests").last()
+            if manifest and manifest.epoch > self._epoch:
+                self._epoch = manifest.epoch
+                for each in self._processes:
+                    each.deaths = 0
+
+    def _why(self, worker: int) -> Failure:
+        """Why a worker has stopped, by its own word."""
+        said = self._directory.failure(worker) or Directory(self._sockets.path).failure(worker)
+        return said or Failure(f"worker {worker} stopped, and could not say why", worker=worker)
+
+    def _has_ended(self, client: Client) -> bool:
+        """Whether the application has, as worker 0 says: it writes that before it ends.
+
+        Raises `Unreachable`.
+        """
+        zero = self._processes[0].process
+        if zero is None:
+            return False
+        # In this order: between the two it may end.
+        status = client.status() if zero.poll() is None else self._last_status()
+        return status.get("phase") in {Phase.ENDED.value, Phase.FAILED.value}
+
+    def _last_status(self) -> dict[str, Any]:
+        """What worker 0 knew when it ended."""
+        return self._directory.status() or Directory(self._sockets.path).status() or {}
 
     def _kill(self) -> None:
         """End what is left of our processes."""
-        alive = [process for process in self._processes if process.poll() is None]
+        alive = [each.process for each in self._processes if each.process]
+        alive = [process for process in alive if process.poll() is None]
         for process in alive:
             process.terminate()
         deadline = time.monotonic() + _PATIENCE
@@ -193,9 +388,11 @@ class Runner:
                 process.wait()
 
 
-def _check_connectors(graph: Graph) -> None:
+def _check_connectors(graph: Graph, dead_letters: Path | None) -> None:
     """Raise `InputError` for what can be told before anything is started."""
     files = [sink for sink in graph.sinks if isinstance(sink, FileSinkConfig)]
+    if dead_letters:
+        files.append(FileSinkConfig(dead_letters))
     for index, sink in enumerate(files):
         if any(other.path.resolve() == sink.path.resolve() for other in files[:index]):
             raise InputError(f"two sinks write {sink.path}; give one of them another path")

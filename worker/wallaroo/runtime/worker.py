@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,18 +25,29 @@ import grpc
 import grpc.aio
 import structlog
 
-from wallaroo.api.connectors import SinkWriter
-from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.engine import SLICE, Engine
-from wallaroo.dataflow.exchange import Inbox, Outbox
+from wallaroo.connectors.file_sink import FileSinkConfig
+from wallaroo.dataflow.engine import Counters, Engine, places
+from wallaroo.dataflow.exchange import Outbox
+from wallaroo.disk import RealDisk
 from wallaroo.errors import DataflowError, Failure, InputError
-from wallaroo.partitioning import Assignment, partition_point
+from wallaroo.partitioning import Assignment
+from wallaroo.protocol import coordinator as protocol
+from wallaroo.protocol.manifest import Manifest
+from wallaroo.protocol.messages import Failed, FromWorker, Halt, Published, Ready
 from wallaroo.runtime.application import Program
-from wallaroo.runtime.coordinator import CONTROL_OPTIONS, GENERATION, CoordinatorService
-from wallaroo.runtime.directory import Directory, coordinator_address, worker_address
+from wallaroo.runtime.coordinator import CONTROL_OPTIONS, HEARTBEAT, CoordinatorService
+from wallaroo.runtime.directory import (
+    Directory,
+    coordinator_address,
+    lock_folder,
+    worker_address,
+)
 from wallaroo.runtime.exchange import Lost, Receiver, Sender
-from wallaroo.runtime.messages import assignment_from, failure_message, status_dict
+from wallaroo.runtime.manifests import Manifests
+from wallaroo.runtime.messages import from_worker_message, status_dict, to_worker
+from wallaroo.runtime.node import Node, Settings
 from wallaroo.state.allowlist import AllowList
+from wallaroo.state.base import RocksBase
 from wallaroo.state.codec import Codec, CodecError
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
@@ -44,8 +56,8 @@ T = TypeVar("T")
 
 #: Exit code of a worker that stopped the application, and said why.
 FAILED = 3
-#: Seconds in which a worker whose stream has broken turns out to have ended.
-_PATIENCE = 2.0
+#: Seconds between full collections of garbage, at least, and of quiet before one.
+_COLLECT, _IDLE = 60.0, 1.0
 #: Seconds between reports to the coordinator.
 _REPORT = 0.25
 
@@ -80,78 +92,175 @@ def keep_from_children(lock: int) -> None:
     os.set_inheritable(lock, False)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a worker process is started.
+
+    workers: how many there are when the application begins.
+    interval: seconds between checkpoints; 0 for none but the last.
+    cache: entries of state that may be in memory; None for all.
+    dead_letters: where to write events for which a user's function raises; None to stop instead.
+    patience: seconds of silence after which a worker counts as lost.
+    """
+
+    worker: int
+    workers: int
+    interval: float = 1.0
+    cache: int | None = None
+    dead_letters: Path | None = None
+    patience: float = 10.0
+
+
 class Worker:
-    """Worker `worker` of `workers`, with its log in `directory` and its socket in `sockets`."""
+    """A worker with its state and log in `directory`, and its socket in `sockets`."""
 
     def __init__(
-        self, program: Program, worker: int, workers: int, directory: Directory, sockets: Path
+        self, program: Program, options: Options, directory: Directory, sockets: Path
     ) -> None:
         self.program = program
-        self.worker = worker
-        self.workers = workers
+        self.worker = options.worker
+        self._options = options
         self._directory = directory
+        self._folder = directory.worker(options.worker)
         self._sockets = sockets
-        self._codec = Codec(AllowList([program.path.parent]))
-        # One for each source and sink: one that blocks holds up no other.
+        # One for each source and sink: one that blocks holds up no other. The rest for the state.
         connectors = [*program.graph.sources, *program.graph.sinks]
-        self._threads = ThreadPoolExecutor(len(connectors), "background")
-        self._control = _Control(coordinator_address(sockets))
+        self._threads = ThreadPoolExecutor(len(connectors) + 4, "background")
+        self._control: _Control | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._senders: dict[int, Sender] = {}
+        self._streams: _Streams | None = None
         self._waiting: dict[str, str] = {}
         self._failure: Failure | None = None
-        self._ended_told = False
         self._finishing = False
+        self._attempts = 0
+        self._garbage = _Garbage()
 
     async def run(self) -> int:
-        """Work until told to finish; returns the exit code."""
+        """Work until told to finish; returns the exit code. Raises `InputError`."""
         self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
         self._done = asyncio.Event()
-        self._engine: Engine | None = None
-        self._inboxes: asyncio.Future[dict[tuple[int, int], Inbox]] = self._loop.create_future()
-        address = worker_address(self._sockets, self.worker)
-        receiver = Receiver(self.worker, GENERATION, self._inboxes, self.wake, self._lost)
-        server = await receiver.serve(address)
-        service, coordinator = self._coordinate() if self.worker == 0 else (None, None)
-        self._control.join(
-            pb.Register(
-                worker=self.worker,
-                address=address,
-                fingerprint=self.program.fingerprint,
-                pid=os.getpid(),
+        # Its predecessor may still be ending.
+        lock = await asyncio.to_thread(lock_folder, self._folder)
+        keep_from_children(lock)
+        graph = self.program.graph
+        dead_letters = self._options.dead_letters
+        self.node = Node(
+            graph,
+            Settings(
+                self.worker,
+                self._folder,
+                self._options.cache,
+                FileSinkConfig(dead_letters) if dead_letters else None,
             ),
-            lambda message: self._loop.call_soon_threadsafe(self._take, message),
-            lambda why: self._loop.call_soon_threadsafe(self._coordinator_lost, why),
+            self,
+            RealDisk(),
+            RocksBase,
+            Codec(AllowList([self.program.path.parent])),
+            time.perf_counter,
+            uuid.uuid4().hex,
         )
-        self.spawn(self._report())
+        self._address = worker_address(self._sockets, self.worker)
+        self._receiver = Receiver(self.worker, self.wake, self._lost)
+        server = await self._receiver.serve(self._address)
+        service, coordinator = self._coordinate() if self.worker == 0 else (None, None)
+        self._join()
+        self._keep(self._beat())
+        self._keep(self._drive())
         await self._done.wait()
         self._finishing = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for sender in self._senders.values():
-            await sender.close()
         await server.stop(None)
         if service:
-            with contextlib.suppress(OSError):  # the runner says what it knows
-                self._directory.write_status(status_dict(service.status()))
-        self._control.leave()
+            status = status_dict(service.status())
+            _leave_word(lambda place: place.write_status(status), self._directory, self._sockets)
+        if self._control:
+            self._control.leave()
         if service and coordinator:
             if not self._failure:
                 await asyncio.to_thread(service.wait_until_alone)
             coordinator.stop(None).wait()
+            service.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if not self._failure:
+            self.node.close()
+        os.close(lock)
         return FAILED if self._failure else 0
 
     def _coordinate(self) -> tuple[CoordinatorService, grpc.Server]:
-        partitions = {
-            source.name: source.config.partitions() for source in self.program.graph.sources
-        }
-        service = CoordinatorService(self.program.name, Assignment.first(self.workers), partitions)
+        graph = self.program.graph
+        manifests = Manifests(RealDisk(), self._folder / "manifests")
+        manifest = manifests.last()
+        if manifest is None:
+            assignment = Assignment.first(self._options.workers)
+            manifest = Manifest(self.program.name, 0, 0, assignment, {}, {})
+        found = {source.name: source.config.partitions() for source in graph.sources}
+        try:
+            manifest = manifest.for_program(places(graph), found)
+        except ValueError as error:
+            raise InputError(f"{error}; start anew with another --dir, or put it back") from None
+        machine = protocol.Coordinator(manifest, self.program.fingerprint, self._options.interval)
+        service = CoordinatorService(
+            machine,
+            manifests,
+            self._options.patience,
+            lambda failure: self._call(self.fail, failure),
+        )
         return service, service.serve(coordinator_address(self._sockets))
 
-    # Services for connectors
+    # The connection to the coordinator
+
+    def _join(self) -> None:
+        """Register; again and again while there is no coordinator, as when worker 0 restarts."""
+        self._control = control = _Control(coordinator_address(self._sockets))
+        register = from_worker_message(
+            self.node.registration(self._address, self.program.fingerprint)
+        )
+        register.register.worker = self.worker
+        register.register.pid = os.getpid()
+        control.join(
+            register,
+            lambda message: self._call(self._take, (control, message)),
+            lambda why: self._call(self._coordinator_lost, (control, why)),
+        )
+
+    def _take(self, said: "tuple[_Control, pb.ToWorker]") -> None:
+        control, message = said
+        if control is self._control and not self._finishing:
+            self._attempts = 0
+            kind = message.WhichOneof("kind")
+            if kind == "commit":
+                self._garbage.freeze()
+            if kind in {"recover", "halt", "resume", "finish"}:
+                _log.info(kind, generation=message.generation)
+            self.node.take(to_worker(message))
+
+    def _coordinator_lost(self, lost: "tuple[_Control, str]") -> None:
+        control, why = lost
+        if control is not self._control or self._finishing:
+            return
+        _log.warning("the coordinator is gone", why=why)
+        self._control = None
+        control.leave()
+        self.node.take(Halt())
+        delay = min(0.05 * 2**self._attempts, 1.0)
+        self._attempts += 1
+        self._loop.call_later(delay, self._rejoin)
+
+    def _rejoin(self) -> None:
+        if not self._finishing and self._control is None:
+            self._join()
+
+    def tell(self, message: FromWorker) -> None:
+        """Say something to the coordinator; lost if the connection is."""
+        if self._control:
+            if isinstance(message, Ready | Published):  # it may be the last thing that is said
+                self._control.send(pb.FromWorker(report=self._counters()))
+            self._control.send(from_worker_message(message))
+
+    # What connectors and the state need
 
     def wake(self) -> None:
         """Run the dataflow."""
@@ -174,31 +283,44 @@ class Worker:
 
     def _call(self, function: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
-            self._loop.call_soon_threadsafe(function, argument)
+            self._loop.call_soon_threadsafe(self._guarded, function, argument)
 
-    def spawn(self, task: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine until the worker ends."""
+    def _guarded(self, function: Callable[[Any], None], argument: Any) -> None:
+        try:
+            function(argument)
+        except DataflowError as error:
+            self.fail(error.failure)
+        except InputError as error:
+            self.fail(Failure(str(error)))
+        except Exception as error:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        """A mistake of ours: the runner says which worker ended, and where its log is."""
+        _log.error("worker broken", exc_info=error)
+        os._exit(1)
+
+    def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine until it is cancelled, or the worker ends."""
+        return self._keep(task)
+
+    def _keep(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         running = self._loop.create_task(task)
         self._tasks.add(running)
         running.add_done_callback(self._ran)
+        return running
 
     def _ran(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
             return
         error = task.exception()
-        if error is None:
-            return
         if isinstance(error, DataflowError):
             self.fail(error.failure)
         elif isinstance(error, InputError):
             self.fail(Failure(str(error)))
-        elif isinstance(error, Lost):
-            self._lost(error)
-        else:
-            # A mistake of ours: the runner says which worker ended, and where its log is.
-            _log.error("worker broken", exc_info=error)
-            os._exit(1)
+        elif error is not None:
+            self._break(error)
 
     def fail(self, failure: Failure) -> None:
         """Stop the application."""
@@ -207,12 +329,16 @@ class Worker:
         self._failure = failure = replace(failure, worker=self.worker)
         self._done.set()
         _log.error("stopped", reason=failure.message, step=failure.step, key=failure.key)
-        sys.stderr.write(failure.traceback)
-        try:
-            self._directory.write_failure(self.worker, failure)
-        except OSError as error:
-            _log.error("the reason can't be written", why=str(error))
-        self._control.send(pb.FromWorker(failed=pb.Failed(failure=failure_message(failure))))
+        with contextlib.suppress(OSError):
+            sys.stderr.write(failure.traceback)
+        _leave_word(
+            lambda place: place.write_failure(self.worker, failure), self._directory, self._sockets
+        )
+        self.tell(Failed(failure))
+
+    def end(self) -> None:
+        """The application has ended."""
+        self._done.set()
 
     def waiting(self, what: str, why: str) -> None:
         """Tell the user what `what` waits for."""
@@ -223,146 +349,177 @@ class Worker:
         elif self._waiting.pop(what, None):
             _log.info("no longer waiting", what=what)
 
-    # What the coordinator says
+    # Streams
 
-    def _take(self, message: pb.ToWorker) -> None:
-        if message.generation != GENERATION:
-            _log.error("refused a message of another generation", generation=message.generation)
-            return
-        match message.WhichOneof("kind"):
-            case "connect":
-                self.spawn(self._connect(message.connect))
-            case "start":
-                _log.info("started")
-                self.spawn(self._drive())
-            case "inject":
-                assert self._engine
-                self._engine.inject(Barrier(message.inject.epoch, message.inject.final))
-                self.wake()
-            case "finish":
-                _log.info("finished")
-                self._done.set()
-            case "refuse":
-                self.fail(Failure(message.refuse.message))
-
-    def _coordinator_lost(self, why: str) -> None:
-        self._lost(Lost(0, f"its coordinator is gone: {why}"))
-
-    def _lost(self, error: Lost) -> None:
-        """A stream has broken. If its worker has ended, the runner sees that and ends the run."""
-        if self._finishing:
-            return
-        _log.error("lost a worker", lost=error.worker, why=str(error))
-        self._loop.call_later(_PATIENCE, self.fail, Failure(str(error)))
-
-    async def _connect(self, message: pb.Connect) -> None:
-        """Make the dataflow and open its streams, sources and sinks."""
-        assignment = assignment_from(message.assignment)
-        addresses = {member.worker: member.address for member in message.members}
-        sinks: list[SinkWriter] = [sink.open(self) for sink in self.program.graph.sinks]
-        self._engine = engine = Engine(
-            self.program.graph,
-            self.worker,
-            assignment,
-            self._codec,
-            sinks,
-            wake=self._wake_sender,
-            passed=self._passed,
-            clock=time.perf_counter,
-        )
-        for outbox in engine.outboxes.values():
-            self._senders[id(outbox)] = Sender(
-                outbox, self.worker, GENERATION, addresses[outbox.receiver], self.wake
-            )
-        self._inboxes.set_result(engine.inboxes)
-        await asyncio.gather(*(sender.connect() for sender in self._senders.values()))
-        for outbox in engine.outboxes.values():
-            self.spawn(self._send(engine, outbox, self._senders[id(outbox)]))
-        self._open_sources(
-            engine, assignment, {each.source: list(each.names) for each in message.partitions}
-        )
-        self._control.send(pb.FromWorker(connected=pb.Connected()))
-
-    def _open_sources(
-        self, engine: Engine, assignment: Assignment, partitions: dict[str, list[str]]
+    def open_streams(
+        self,
+        generation: int,
+        engine: Engine,
+        addresses: Mapping[int, str],
+        opened: Callable[[], None],
     ) -> None:
-        for source in self.program.graph.sources:
-            names = partitions[source.name]
-            for index, name in enumerate(names):
-                owner = assignment.owner(partition_point(index, len(names)))
-                if (0 if source.config.listens else owner) == self.worker:
-                    engine.read_from(source.name, source.config.open(name, self))
+        """Connect to the other workers, and let them connect; then call `opened`."""
+        self._receiver.expect(generation, engine.inboxes)
+        self._streams = _Streams(self, generation, engine, addresses, opened)
 
-    async def _send(self, engine: Engine, outbox: Outbox, sender: Sender) -> None:
-        try:
-            await sender.run()
-        except CodecError as error:
-            raise engine.unencodable(outbox, error) from error
+    def close_streams(self) -> None:
+        """Drop them, with what is on its way."""
+        self._receiver.close()
+        if self._streams:
+            self._streams.close()
+            self._streams = None
 
-    def _wake_sender(self, outbox: Outbox) -> None:
-        self._senders[id(outbox)].wake()
+    def wake_sender(self, outbox: Outbox) -> None:
+        """An outbox has something to send."""
+        if self._streams:
+            self._streams.wake(outbox)
 
-    def _passed(self, barrier: Barrier) -> None:
-        self._control.send(pb.FromWorker(report=self._counters()))
-        self._control.send(pb.FromWorker(barrier_passed=pb.BarrierPassed(epoch=barrier.epoch)))
+    def _lost(self, generation: int, error: Lost) -> None:
+        if self._finishing or generation != self.node.member.generation:
+            return
+        if self.node.engine is not None:  # else it has been abandoned
+            _log.warning("a stream broke", peer=error.worker, why=str(error))
+            self.node.stream_broke(generation, error.worker)
 
     # The dataflow
 
     async def _drive(self) -> None:
         """Run the dataflow whenever there is something to do, in slices."""
-        engine = self._engine
-        assert engine
-        # What exists by now stays: collections need not look at it again.
-        gc.collect()
-        gc.freeze()
-        clock = time.perf_counter
         while True:
             self._work.clear()
-            until = clock() + SLICE
-            while engine.step():
-                if clock() > until:
-                    self._work.set()
-                    break
-            if engine.sources_ended and not self._ended_told:
-                self._ended_told = True
-                self._control.send(pb.FromWorker(sources_ended=pb.SourcesEnded()))
-            if self._work.is_set():
+            if self.node.run():
                 await asyncio.sleep(0)
-            else:
+            elif not self._garbage.due:
                 await self._work.wait()
+            else:
+                try:
+                    await asyncio.wait_for(self._work.wait(), _IDLE)
+                except TimeoutError:
+                    self._garbage.collect()
 
-    async def _report(self) -> None:
+    async def _beat(self) -> None:
+        """Report, now and then."""
         while True:
             await asyncio.sleep(_REPORT)
-            self._control.send(pb.FromWorker(report=self._counters()))
+            if self._control:
+                self._control.send(pb.FromWorker(report=self._counters()))
 
     def _counters(self) -> pb.Report:
-        engine = self._engine
+        engine = self.node.engine
+        counters = engine.counters if engine else Counters()
+        store = self.node.store
+        letters = engine.letters if engine else None
         return pb.Report(
-            read=engine.counters.read if engine else 0,
-            received=engine.counters.received if engine else 0,
-            written=engine.counters.written if engine else 0,
-            keys=engine.keys if engine else 0,
+            read=counters.read,
+            received=counters.received,
+            written=counters.written,
+            keys=store.keys if store else 0,
             waiting=[f"{what}: {why}" for what, why in sorted(self._waiting.items())],
+            dead_letters=letters.count if letters else 0,
         )
 
 
+class _Garbage:
+    """Keeps collections short: a full one looks at every state object, 0.1 us each.
+
+    What has survived an epoch is set aside, so that collections see only what is newer. Cycles
+    among what was set aside are found when there is nothing else to do.
+    """
+
+    def __init__(self) -> None:
+        gc.collect()
+        gc.freeze()
+        self._collected = time.monotonic()
+
+    def freeze(self) -> None:
+        """Set aside what lives."""
+        if gc.isenabled():  # else the application does as it likes
+            gc.collect(1)
+            gc.freeze()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last full collection was long ago."""
+        return gc.isenabled() and time.monotonic() - self._collected > _COLLECT
+
+    def collect(self) -> None:
+        """Look at everything."""
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        self._collected = time.monotonic()
+
+
+class _Streams:
+    """The streams of one generation to all other workers."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        generation: int,
+        engine: Engine,
+        addresses: Mapping[int, str],
+        opened: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._generation = generation
+        self._engine = engine
+        self._senders = {
+            id(outbox): Sender(
+                outbox, worker.worker, generation, addresses[outbox.receiver], worker.wake
+            )
+            for outbox in engine.outboxes.values()
+        }
+        self._tasks = [worker.spawn(self._open(opened))]
+
+    def wake(self, outbox: Outbox) -> None:
+        sender = self._senders.get(id(outbox))
+        if sender:
+            sender.wake()
+
+    async def _open(self, opened: Callable[[], None]) -> None:
+        try:
+            await asyncio.gather(*(sender.connect() for sender in self._senders.values()))
+        except Lost as error:
+            self._worker._lost(self._generation, error)
+            return
+        for outbox in self._engine.outboxes.values():
+            self._tasks.append(self._worker.spawn(self._send(outbox, self._senders[id(outbox)])))
+        opened()
+
+    async def _send(self, outbox: Outbox, sender: Sender) -> None:
+        try:
+            await sender.run()
+        except CodecError as error:
+            raise self._engine.unencodable(outbox, error) from error
+        except Lost as error:
+            self._worker._lost(self._generation, error)
+
+    def close(self) -> None:
+        """Cut them."""
+        for task in self._tasks:
+            task.cancel()
+        for sender in self._senders.values():
+            self._worker.spawn(sender.close())
+
+
 class _Control:
-    """The connection to the coordinator: a thread reads it, gRPC's own write it."""
+    """A session with the coordinator: a thread reads it, gRPC's own write it, one says it lives."""
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address, options=CONTROL_OPTIONS)
         self._outgoing: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
-        self._reader: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._left = threading.Event()
 
     def join(
         self,
-        register: pb.Register,
+        register: pb.FromWorker,
         take: Callable[[pb.ToWorker], object],
         lost: Callable[[str], object],
     ) -> None:
         """Register, and call `take` with what the coordinator says until `lost` is called."""
-        self.send(pb.FromWorker(register=register))
+        self.send(register)
 
         def requests() -> Iterator[pb.FromWorker]:
             while (message := self._outgoing.get()) is not None:
@@ -381,8 +538,14 @@ class _Control:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
                 lost(why)
 
-        self._reader = threading.Thread(target=read, name="coordinator", daemon=True)
-        self._reader.start()
+        def beat() -> None:
+            while not self._left.wait(HEARTBEAT):
+                self.send(pb.FromWorker(heartbeat=pb.Heartbeat()))
+
+        for name, target in (("coordinator", read), ("heartbeat", beat)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def send(self, message: pb.FromWorker) -> None:
         """Tell the coordinator; never blocks."""
@@ -390,19 +553,38 @@ class _Control:
 
     def leave(self) -> None:
         """Close the connection once what was sent is on its way."""
+        self._left.set()
         self._outgoing.put(None)
-        if self._reader:
-            self._reader.join(timeout=1)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=1)
         self._channel.close()
 
 
-def run_worker(
-    program: Program, worker: int, workers: int, directory: Directory, sockets: Path
-) -> int:
+def run_worker(program: Program, options: Options, directory: Directory, sockets: Path) -> int:
     """Run a worker in this process until the application ends; returns the exit code."""
     try:
-        return asyncio.run(Worker(program, worker, workers, directory, sockets).run())
+        return asyncio.run(Worker(program, options, directory, sockets).run())
     except InputError as error:
-        directory.write_failure(worker, Failure(str(error), worker=worker))
-        _log.error("stopped", reason=str(error))
-        return FAILED
+        reason = str(error)
+    except OSError as error:  # on the way to work: later ones have their own words
+        where = error.filename or directory.worker(options.worker)
+        reason = (
+            f"can't use {where}: {error.strerror or error}; nothing is lost: run again when that "
+            "is mended, and it goes on from the last checkpoint"
+        )
+    failure = Failure(reason, worker=options.worker)
+    _leave_word(lambda place: place.write_failure(options.worker, failure), directory, sockets)
+    _log.error("stopped", reason=reason)
+    return FAILED
+
+
+def _leave_word(write: Callable[[Directory], None], directory: Directory, sockets: Path) -> None:
+    """Tell the runner something: the disk may be full, or the directory gone."""
+    for place in (directory, Directory(sockets)):
+        try:
+            write(place)
+        except OSError as error:
+            _log.error("the runner can't be told", why=str(error))
+        else:
+            return

@@ -8,6 +8,7 @@ outside its `__dict__`; those are pickled as usual.
 import copyreg
 import io
 import pickle
+from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
@@ -124,6 +125,17 @@ class Codec:
         except Exception as error:
             raise CodecError(f"what was received can't be read: {_say(error)}") from error
 
+    def encode_attributes(self, value: Any) -> bytes | None:
+        """The `__dict__` of an instance of a plain class as bytes, which `decode` reads.
+
+        None if it refers to the instance: then only the whole comes back as it was. Raises
+        `CodecError`.
+        """
+        try:
+            return self._dump(value.__dict__, [value])
+        except _MetAgain:
+            return None
+
     def encode_block(self, values: list[Any]) -> bytes:
         """Values as one block of bytes. Raises `CodecError`."""
         classes = set(map(type, values))
@@ -167,19 +179,37 @@ class Codec:
             if classes is None:
                 return values if type(values) is list else list(values)
             if isinstance(classes, type):
-                return [_filled(classes, value) for value in values]
+                return [filled(classes, value) for value in values]
             return [
-                value if cls is None else _filled(cls, value)
+                value if cls is None else filled(cls, value)
                 for cls, value in zip(classes, values, strict=True)
             ]
         except (TypeError, ValueError, AttributeError) as error:
             raise CodecError(f"what was received is no block: {error}") from error
 
 
-def _filled(cls: type, attributes: dict[str, Any]) -> Any:
+def filled(cls: type, attributes: dict[str, Any]) -> Any:
+    """An instance of a plain class, of its `__dict__`."""
     made: Any = object.__new__(cls)
-    made.__dict__.update(attributes)
+    if _data_descriptors(cls).isdisjoint(attributes):
+        # Not by its __dict__: see wallaroo.state.layout.
+        put = object.__setattr__
+        for name, value in attributes.items():
+            put(made, name, value)
+    else:
+        made.__dict__.update(attributes)
     return made
+
+
+@lru_cache(maxsize=1024)
+def _data_descriptors(cls: type) -> frozenset[str]:
+    """Names whose attributes are not simply kept in an instance."""
+    return frozenset(
+        name
+        for base in cls.__mro__
+        for name, value in vars(base).items()
+        if hasattr(type(value), "__set__")
+    )
 
 
 _ATOMS = frozenset((int, float, bool, str, bytes, type(None)))

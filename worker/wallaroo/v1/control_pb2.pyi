@@ -7,60 +7,138 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromWorker(_message.Message):
-    __slots__ = ("register", "connected", "sources_ended", "barrier_passed", "report", "failed")
+    __slots__ = ("register", "ready", "drained", "prepared", "report", "failed", "published", "broken", "heartbeat")
     REGISTER_FIELD_NUMBER: _ClassVar[int]
-    CONNECTED_FIELD_NUMBER: _ClassVar[int]
-    SOURCES_ENDED_FIELD_NUMBER: _ClassVar[int]
-    BARRIER_PASSED_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    PREPARED_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     register: Register
-    connected: Connected
-    sources_ended: SourcesEnded
-    barrier_passed: BarrierPassed
+    ready: Ready
+    drained: Drained
+    prepared: Prepared
     report: Report
     failed: Failed
-    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., connected: _Optional[_Union[Connected, _Mapping]] = ..., sources_ended: _Optional[_Union[SourcesEnded, _Mapping]] = ..., barrier_passed: _Optional[_Union[BarrierPassed, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+    published: Published
+    broken: Broken
+    heartbeat: Heartbeat
+    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
-    __slots__ = ("worker", "address", "fingerprint", "pid")
+    __slots__ = ("worker", "address", "fingerprint", "pid", "directory", "admitted")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    ADMITTED_FIELD_NUMBER: _ClassVar[int]
     worker: int
     address: str
     fingerprint: str
     pid: int
-    def __init__(self, worker: _Optional[int] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+    directory: str
+    admitted: bool
+    def __init__(self, worker: _Optional[int] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., pid: _Optional[int] = ..., directory: _Optional[str] = ..., admitted: _Optional[bool] = ...) -> None: ...
 
-class Connected(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+class Ready(_message.Message):
+    __slots__ = ("generation",)
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    def __init__(self, generation: _Optional[int] = ...) -> None: ...
 
-class SourcesEnded(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+class Drained(_message.Message):
+    __slots__ = ("generation",)
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    def __init__(self, generation: _Optional[int] = ...) -> None: ...
 
-class BarrierPassed(_message.Message):
-    __slots__ = ("epoch",)
+class Prepared(_message.Message):
+    __slots__ = ("generation", "epoch", "part")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    generation: int
     epoch: int
-    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
+    part: Part
+    def __init__(self, generation: _Optional[int] = ..., epoch: _Optional[int] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+
+class Published(_message.Message):
+    __slots__ = ("generation", "epoch")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    epoch: int
+    def __init__(self, generation: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class Broken(_message.Message):
+    __slots__ = ("generation", "peer")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    peer: int
+    def __init__(self, generation: _Optional[int] = ..., peer: _Optional[int] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Part(_message.Message):
+    __slots__ = ("directory", "deltas", "sinks", "ended", "read", "received", "written")
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    DELTAS_FIELD_NUMBER: _ClassVar[int]
+    SINKS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    directory: str
+    deltas: _containers.RepeatedCompositeFieldContainer[Delta]
+    sinks: _containers.RepeatedScalarFieldContainer[str]
+    ended: _containers.RepeatedCompositeFieldContainer[Partition]
+    read: int
+    received: int
+    written: int
+    def __init__(self, directory: _Optional[str] = ..., deltas: _Optional[_Iterable[_Union[Delta, _Mapping]]] = ..., sinks: _Optional[_Iterable[str]] = ..., ended: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ...) -> None: ...
+
+class Delta(_message.Message):
+    __slots__ = ("epoch", "generation", "checksum", "size")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    generation: int
+    checksum: int
+    size: int
+    def __init__(self, epoch: _Optional[int] = ..., generation: _Optional[int] = ..., checksum: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Partition(_message.Message):
+    __slots__ = ("source", "name")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    name: str
+    def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("read", "received", "written", "keys", "waiting")
+    __slots__ = ("read", "received", "written", "keys", "waiting", "dead_letters")
     READ_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
     read: int
     received: int
     written: int
     keys: int
     waiting: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., keys: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ...) -> None: ...
+    dead_letters: int
+    def __init__(self, read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., keys: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ..., dead_letters: _Optional[int] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("failure",)
@@ -85,30 +163,51 @@ class Failure(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., step: _Optional[str] = ..., key: _Optional[str] = ..., event: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class ToWorker(_message.Message):
-    __slots__ = ("generation", "connect", "start", "inject", "finish", "refuse")
+    __slots__ = ("generation", "refuse", "halt", "recover", "resume", "inject", "commit", "finish")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
-    CONNECT_FIELD_NUMBER: _ClassVar[int]
-    START_FIELD_NUMBER: _ClassVar[int]
-    INJECT_FIELD_NUMBER: _ClassVar[int]
-    FINISH_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
+    HALT_FIELD_NUMBER: _ClassVar[int]
+    RECOVER_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    INJECT_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FIELD_NUMBER: _ClassVar[int]
     generation: int
-    connect: Connect
-    start: Start
-    inject: Inject
-    finish: Finish
     refuse: Refuse
-    def __init__(self, generation: _Optional[int] = ..., connect: _Optional[_Union[Connect, _Mapping]] = ..., start: _Optional[_Union[Start, _Mapping]] = ..., inject: _Optional[_Union[Inject, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ...) -> None: ...
+    halt: Halt
+    recover: Recover
+    resume: Resume
+    inject: Inject
+    commit: Commit
+    finish: Finish
+    def __init__(self, generation: _Optional[int] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., halt: _Optional[_Union[Halt, _Mapping]] = ..., recover: _Optional[_Union[Recover, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., inject: _Optional[_Union[Inject, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
-class Connect(_message.Message):
-    __slots__ = ("members", "assignment", "partitions")
+class Halt(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Recover(_message.Message):
+    __slots__ = ("epoch", "members", "assignment", "places", "partitions", "part")
+    class PlacesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
     members: _containers.RepeatedCompositeFieldContainer[Member]
     assignment: Assignment
+    places: _containers.ScalarMap[str, int]
     partitions: _containers.RepeatedCompositeFieldContainer[Partitions]
-    def __init__(self, members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., partitions: _Optional[_Iterable[_Union[Partitions, _Mapping]]] = ...) -> None: ...
+    part: Part
+    def __init__(self, epoch: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., places: _Optional[_Mapping[str, int]] = ..., partitions: _Optional[_Iterable[_Union[Partitions, _Mapping]]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("worker", "address")
@@ -137,14 +236,21 @@ class Piece(_message.Message):
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., worker: _Optional[int] = ...) -> None: ...
 
 class Partitions(_message.Message):
-    __slots__ = ("source", "names")
+    __slots__ = ("source", "points")
+    class PointsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     SOURCE_FIELD_NUMBER: _ClassVar[int]
-    NAMES_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
     source: str
-    names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, source: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+    points: _containers.ScalarMap[str, int]
+    def __init__(self, source: _Optional[str] = ..., points: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
-class Start(_message.Message):
+class Resume(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
@@ -155,6 +261,12 @@ class Inject(_message.Message):
     epoch: int
     final: bool
     def __init__(self, epoch: _Optional[int] = ..., final: _Optional[bool] = ...) -> None: ...
+
+class Commit(_message.Message):
+    __slots__ = ("epoch",)
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class Finish(_message.Message):
     __slots__ = ()
@@ -171,7 +283,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("application", "phase", "generation", "epoch", "assignment", "workers", "failure", "stop_requested")
+    __slots__ = ("application", "phase", "generation", "epoch", "assignment", "workers", "failure", "stop_requested", "recoveries", "members", "epoch_seconds")
     APPLICATION_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +292,9 @@ class StatusReply(_message.Message):
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     STOP_REQUESTED_FIELD_NUMBER: _ClassVar[int]
+    RECOVERIES_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
     application: str
     phase: str
     generation: int
@@ -188,17 +303,24 @@ class StatusReply(_message.Message):
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
     failure: Failure
     stop_requested: bool
-    def __init__(self, application: _Optional[str] = ..., phase: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_requested: _Optional[bool] = ...) -> None: ...
+    recoveries: int
+    members: _containers.RepeatedScalarFieldContainer[int]
+    epoch_seconds: float
+    def __init__(self, application: _Optional[str] = ..., phase: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_requested: _Optional[bool] = ..., recoveries: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ..., epoch_seconds: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker", "pid", "report")
+    __slots__ = ("worker", "pid", "report", "present", "silent")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
+    PRESENT_FIELD_NUMBER: _ClassVar[int]
+    SILENT_FIELD_NUMBER: _ClassVar[int]
     worker: int
     pid: int
     report: Report
-    def __init__(self, worker: _Optional[int] = ..., pid: _Optional[int] = ..., report: _Optional[_Union[Report, _Mapping]] = ...) -> None: ...
+    present: bool
+    silent: bool
+    def __init__(self, worker: _Optional[int] = ..., pid: _Optional[int] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., present: _Optional[bool] = ..., silent: _Optional[bool] = ...) -> None: ...
 
 class StopRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,175 @@
+"""What must hold at every step, seen from outside."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.simulation.sim_disk import MachineDisk
+from tests.simulation.sim_scheduler import Violation
+from xxhash import xxh3_64_intdigest
+
+from wallaroo.protocol.manifest import DeltaMark, Manifest
+from wallaroo.protocol.messages import Commit, Finish, Inject, Prepared, Recover, Resume, ToWorker
+
+if TYPE_CHECKING:
+    from tests.simulation.sim_cluster import Cluster
+    from tests.simulation.sim_process import Process
+    from tests.simulation.sim_service import Service
+
+
+class Invariants:
+    """Raise `Violation` where one does not hold."""
+
+    def __init__(self, cluster: "Cluster") -> None:
+        self._cluster = cluster
+        self._generation = 0
+        self._formed: tuple[Service, int] | None = None
+        #: The last epoch that somebody was told is committed.
+        self._committed = 0
+        self._in_flight = 0
+        self._injected: tuple[Service, int] | None = None
+        self._ready: dict[int, set[int]] = {}
+        #: By output file: what has been written there, all of it committed.
+        self._outputs: dict[Path, bytes] = {}
+        self._manifest: tuple[str, Manifest] | None = None
+
+    # The coordinator
+
+    def starts(self, manifest: Manifest) -> None:
+        """A coordinator starts from a manifest."""
+        if manifest.epoch < self._committed or manifest.generation < self._generation:
+            raise Violation(
+                f"a coordinator starts at {manifest.generation}, {manifest.epoch}, after "
+                f"{self._generation}, {self._committed}"
+            )
+
+    def told(self, service: "Service", call: int, worker: int, message: ToWorker) -> None:
+        """A coordinator says something, in its `call`th call."""
+        match message:
+            case Recover():
+                self._recovers(service, call, message)
+            case Resume(generation):
+                lacking = self._cluster.scenario.members - self._ready.get(generation, set())
+                if lacking:
+                    raise Violation(f"{generation} resumes before {lacking} are ready")
+            case Inject(generation, epoch):
+                self._injects(service, call, generation, epoch)
+            case Commit(_, epoch):
+                self._commits(epoch)
+            case Finish():
+                durable = self.durable_manifest()
+                if not (service.machine.stop_requested or (durable and durable.complete)):
+                    raise Violation("the application ends before all that it reads has")
+
+    def _recovers(self, service: "Service", call: int, message: Recover) -> None:
+        generation = message.generation
+        if self._formed != (service, call):
+            if generation <= self._generation:
+                raise Violation(f"generation {generation} begins after {self._generation}")
+            self._formed = service, call
+            self._generation = generation
+            self._in_flight = 0
+        durable = self.durable_manifest()
+        if durable is None or durable.generation < generation:
+            raise Violation(f"generation {generation} is used before it is durable")
+        if message.epoch != durable.epoch or message.epoch < self._committed:
+            raise Violation(f"recovery to {message.epoch}, when {durable.epoch} is committed")
+
+    def _injects(self, service: "Service", call: int, generation: int, epoch: int) -> None:
+        if self._injected == (service, call):
+            return
+        self._injected = service, call
+        if self._in_flight:
+            raise Violation(f"epoch {epoch} begins while {self._in_flight} is in flight")
+        durable = self.durable_manifest()
+        if durable is None or (durable.generation, durable.epoch) != (generation, epoch - 1):
+            raise Violation(
+                f"epoch {epoch} of {generation} begins after {durable and durable.epoch}"
+            )
+        self._in_flight = epoch
+
+    def _commits(self, epoch: int) -> None:
+        durable = self.durable_manifest()
+        if durable is None or durable.epoch != epoch:
+            raise Violation(f"epoch {epoch} is announced before it is durable")
+        if epoch < self._committed:
+            raise Violation(f"epoch {epoch} is committed after {self._committed}")
+        self._committed = epoch
+        self._in_flight = 0
+
+    def durable_manifest(self) -> Manifest | None:
+        """The manifest that would rule after a power cut now."""
+        folder = self._cluster.folder(0) / "manifests"
+        disk = self._cluster.machine_of(0)
+        names = [name for name in disk.durable_names(folder) if name.endswith(".json")]
+        names = [name for name in names if not name.startswith(".")]
+        if not names:
+            return None
+        if self._manifest is None or self._manifest[0] != names[-1]:
+            data = disk.durable(folder / names[-1])
+            assert data is not None
+            text = data.decode().partition("\n")[2]
+            if not text:
+                raise Violation(f"the manifest {names[-1]} has its name before it is durable")
+            self._manifest = names[-1], Manifest.from_json(text)
+        return self._manifest[1]
+
+    # Workers
+
+    def ready(self, worker: int, generation: int) -> None:
+        """A worker holds what is committed."""
+        self._ready.setdefault(generation, set()).add(worker)
+
+    def prepared(self, process: "Process", message: Prepared) -> None:
+        """A worker says that all it did in an epoch is durable: look whether it is."""
+        disk, folder, part = process.disk.machine, process.folder, message.part
+        identity = json.loads(disk.durable(folder / "identity.json") or b"{}")
+        if identity.get("id") != part.directory or not identity.get("admitted"):
+            raise Violation(f"{process} is not durably the one that it says it is")
+        base = self._cluster.bases[process.worker].epoch
+        epochs = [mark.epoch for mark in part.deltas if mark.epoch > base]
+        if epochs != list(range(base + 1, message.epoch + 1)):
+            raise Violation(f"{process} has deltas {epochs} after {base} for {message.epoch}")
+        for mark in part.deltas:
+            if mark.epoch > base:
+                self._durable_delta(process, mark)
+        for index, sink in enumerate(part.sinks):
+            if sink is None:
+                continue
+            path = Path(sink["path"])
+            published = disk.durable(path)
+            if published is None or len(published) < sink["start"]:
+                raise Violation(f"{process} prepares {message.epoch} before {path} is published")
+            if sink["pending"] is None:
+                continue
+            pending = disk.durable(folder / f"sink-{index}" / sink["pending"])
+            if pending is None or len(pending) < sink["length"]:
+                raise Violation(f"{process} prepares {message.epoch} before its output is durable")
+
+    def _durable_delta(self, process: "Process", mark: DeltaMark) -> None:
+        data = process.disk.machine.durable(process.folder / "deltas" / mark.name)
+        if data is None or len(data) != mark.size or xxh3_64_intdigest(data[:-8]) != mark.checksum:
+            raise Violation(f"{process} says that the delta of {mark.epoch} is durable: it is not")
+
+    # Output
+
+    def wrote(self, disk: MachineDisk, path: Path, offset: int, length: int) -> None:
+        """`length` bytes of an output file have been written."""
+        folder = disk.folder(str(path.parent))
+        file = folder.names.get(path.name) if folder else None
+        data: bytes = getattr(file, "data", b"")
+        known = self._outputs.get(path, b"")
+        manifest = self.durable_manifest()
+        most = 0
+        for part in manifest.parts.values() if manifest else ():
+            for mark in part.sinks:
+                if mark and mark["path"] == str(path):
+                    most = max(most, mark["start"] + mark["length"])
+        if len(data) > most:
+            raise Violation(f"{path} has {len(data)} bytes when {most} are committed")
+        end = min(offset + length, len(known))
+        if data[offset:end] != known[offset:end]:
+            raise Violation(f"{path} has changed where it was committed")
+        if offset <= len(known):
+            written = data[offset : offset + length]
+            self._outputs[path] = known[:offset] + written + known[offset + length :]

@@ -1,0 +1,58 @@
+"""The simulation sees mistakes: each of these, put into the real code, makes a known seed fail.
+
+The number before each is the ruling of the protocol that it breaks.
+"""
+
+import pytest
+from tests.simulation.sim_mutations import MISTAKES, mistaken
+from tests.simulation.sim_run import run_seed, small
+
+#: By mistake: the ruling, and the first seed that fails with it.
+SEEDS = {
+    "streams of an old generation are taken": ("1", 189),
+    "one worker that has rolled back is enough": ("2", 0),
+    "a manifest is not synced": ("3", 0),
+    "folders are not synced": ("3", 0),
+    "the name of a new folder is not synced": ("3", 0),
+    "a generation is used before it is durable": ("3", 0),
+    "a commit is announced before it is durable": ("3", 0),
+    "an epoch begins while another is in flight": ("3", 0),
+    "recovery does not wait for work in the background": ("4", 90),
+    "a delta is not synced": ("5", 0),
+    "uncommitted deltas are merged": ("5", 14),
+    "entries leave the memory before the base has them": ("7", 3),
+    "a rollback keeps what uncommitted epochs touched": ("7", 13),
+    "a rollback keeps what the current epoch touched": ("7", 47),
+    "an entry that is touched again is encoded as it is then": ("7", 1),
+    "every class is written as its __dict__": ("8", 3),
+    "the first barrier is enough": ("14", 1),
+    "the barrier is put on some outputs only": ("14", 0),
+    "a stage that waits holds up all others": ("15", 0),
+    "a final barrier lets sources go on": ("17", 1),
+    "workers that have read all end the application": ("18", 0),
+    "a worker that comes when all has ended is refused": ("18", 409),
+    "positions are taken after the cut": ("27", 1),
+    "pending output is not synced": ("28", 0),
+    "output is published before its commit": ("28", 0),
+    "output is not synced before its pending file goes": ("28", 0),
+    "an epoch is reported before the last is published": ("28", 3),
+    "output that waited is not published by recovery": ("28", 31),
+    "output of an epoch is forgotten when the last one's is published": ("28", 1),
+    "output of an earlier life is kept": ("29", 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("mistake", "seed"),
+    [pytest.param(name, seed, id=f"{ruling}: {name}") for name, (ruling, seed) in SEEDS.items()],
+)
+def test_a_mistake_makes_a_seed_fail_that_passes_without(mistake: str, seed: int) -> None:
+    with small():
+        with mistaken(mistake):
+            failure = run_seed(seed).failure
+        assert failure, f"seed {seed} does not see that {mistake}"
+        assert not run_seed(seed).failure
+
+
+def test_every_mistake_is_seen_by_a_seed() -> None:
+    assert SEEDS.keys() == MISTAKES.keys()

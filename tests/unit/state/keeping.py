@@ -1,0 +1,125 @@
+"""A store on a disk and a base that forget what is not durable, and who drives it to its end."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.unit.connectors.forgetful import ForgetfulDisk
+
+from wallaroo.protocol.manifest import DeltaMark
+from wallaroo.state.allowlist import AllowList
+from wallaroo.state.codec import Codec
+from wallaroo.state.store import Store
+
+CODEC = Codec(AllowList([Path(__file__).parent]))
+FOLDER = Path("/state/deltas")
+
+
+class DictBatch:
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.entries[key] = value
+
+
+class DictBase:
+    """A base in memory; a batch is in it whole or, if the machine crashes first, not at all."""
+
+    def __init__(self, disk: ForgetfulDisk) -> None:
+        self._disk = disk
+        self.entries: dict[bytes, bytes] = {}
+        self.epoch = 0
+        self.keys = 0
+        self.gets = 0
+        self.writes: list[int] = []
+        self.closed = False
+
+    @property
+    def size(self) -> int:
+        return sum(len(key) + len(value) for key, value in self.entries.items())
+
+    def get(self, key: bytes) -> bytes | None:
+        self.gets += 1
+        return self.entries.get(key)
+
+    def batch(self) -> DictBatch:
+        return DictBatch()
+
+    def write(self, batch: Any, epoch: int, keys: int) -> None:
+        self._disk._operate()
+        self.entries = self.entries | batch.entries
+        self.epoch, self.keys = epoch, keys
+        self.writes.append(len(batch.entries))
+        self._disk._operate()
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return iter(sorted(e for e in self.entries.items() if start <= e[0] < end))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def ticking() -> Callable[[], float]:
+    """A clock that goes on whenever it is looked at."""
+    return itertools.count(1.0).__next__
+
+
+class Keeper:
+    """Drives a store as a worker does; each method runs to its end."""
+
+    def __init__(self, cache: int | None = None, seed: int = 0) -> None:
+        self.disk = ForgetfulDisk(seed)
+        self.base = DictBase(self.disk)
+        self.cache = cache
+        self.clock = ticking()
+        self.epoch = 0
+        self.marks: tuple[DeltaMark, ...] = ()
+        self.store = self.open()
+
+    def open(self) -> Store:
+        return Store(self.disk, FOLDER, CODEC, self.base, self.clock, self.cache)
+
+    def work(self) -> None:
+        while self.store.work(0):
+            pass
+
+    def pass_barrier(self) -> None:
+        for place in self.store._places.values():
+            place.freeze()
+
+    def write_delta(self) -> DeltaMark:
+        """What follows the barrier, up to the report."""
+        self.work()
+        mark = self.store.take_delta(self.epoch + 1, 1).write()
+        self.store.wrote(mark)
+        return mark
+
+    def commit(self) -> None:
+        """Pass a barrier and commit the epoch."""
+        self.pass_barrier()
+        self.write_delta()
+        self.epoch += 1
+        self.marks = self.store.deltas
+        self.store.committed(self.epoch)
+        self.work()
+
+    def merge(self) -> int:
+        """Do the jobs there are; how many."""
+        jobs = 0
+        while job := self.store.take_job():
+            self.store.job_done(job())
+            self.work()
+            jobs += 1
+        self.marks = self.store.deltas
+        return jobs
+
+    def roll_back(self) -> None:
+        self.store.recover(self.epoch, self.marks)
+
+    def restart(self) -> None:
+        """Crash, and start from what is durable."""
+        self.disk.crash()
+        self.store = self.open()
+        self.roll_back()

@@ -1,0 +1,168 @@
+"""The manifest: what is committed, whole and in one value.
+
+An epoch is committed when its manifest is durable. The start of a generation is a manifest too,
+so that no generation's number is used twice. Of all manifests the highest (generation, epoch) is
+the truth.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from wallaroo.partitioning import Assignment, Piece, hash_key, partition_point
+
+#: Of what is written here; another is refused.
+FORMAT = 1
+
+
+@dataclass(frozen=True, order=True)
+class DeltaMark:
+    """A delta file, as the manifest knows it. checksum: xxh3_64 of it; size: its bytes."""
+
+    epoch: int
+    generation: int
+    checksum: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return f"delta-{self.epoch:016d}-{self.generation:08d}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One worker's part of a checkpoint.
+
+    directory: the identity of the worker's directory.
+    deltas: those that its base lacks, in order, up to the checkpoint's epoch.
+    sinks: the mark of each sink, in the order of the graph.
+    ended: the (source, partition) pairs it owns that have come to their end.
+    counts: events read, received and written by it since the application began.
+    """
+
+    directory: str
+    deltas: tuple[DeltaMark, ...] = ()
+    sinks: tuple[dict[str, Any] | None, ...] = ()
+    ended: frozenset[tuple[str, str]] = frozenset()
+    counts: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The committed cut at the end of `epoch`.
+
+    places: the number of each place that has entries, for good.
+    partitions: by source, the point of each partition, fixed when it was first seen.
+    parts: by worker; empty at the very beginning.
+    """
+
+    application: str
+    generation: int
+    epoch: int
+    assignment: Assignment
+    places: Mapping[str, int]
+    partitions: Mapping[str, Mapping[str, int]]
+    parts: Mapping[int, Part] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The workers that own something."""
+        return self.assignment.workers
+
+    @property
+    def complete(self) -> bool:
+        """Whether every partition of every source has ended; not if there is none."""
+        ended = {pair for part in self.parts.values() for pair in part.ended}
+        pairs = {(source, name) for source, names in self.partitions.items() for name in names}
+        return bool(pairs) and pairs <= ended
+
+    def for_program(
+        self, places: Iterable[str], partitions: Mapping[str, Sequence[str]]
+    ) -> "Manifest":
+        """This manifest with what a program has that it does not know yet.
+
+        places: that the program has. partitions: by source, the names that there are now.
+        A partition keeps the point at which it was first seen; one added later to a source lies at
+        the hash of its name. Raises ValueError, with words, if the program lacks a place.
+        """
+        places = list(places)
+        gone = [name for name in self.places if name not in places]
+        if gone:
+            raise ValueError(
+                f"the checkpoint holds {', '.join(gone)}, which the application no longer has"
+            )
+        numbers = dict(self.places)
+        for name in places:
+            numbers.setdefault(name, len(numbers))
+        points = {source: dict(known) for source, known in self.partitions.items()}
+        for source, names in partitions.items():
+            if source not in points:
+                count = len(names)
+                points[source] = {n: partition_point(i, count) for i, n in enumerate(names)}
+            for name in names:
+                points[source].setdefault(name, hash_key(name))
+        return replace(self, places=numbers, partitions=points)
+
+    def to_json(self) -> str:
+        """As text."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "application": self.application,
+                "generation": self.generation,
+                "epoch": self.epoch,
+                "assignment": {
+                    "version": self.assignment.version,
+                    "pieces": [[p.start, p.end, p.worker] for p in self.assignment.pieces],
+                },
+                "places": dict(self.places),
+                "partitions": {source: dict(p) for source, p in self.partitions.items()},
+                "parts": {str(worker): part_to_json(part) for worker, part in self.parts.items()},
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """What `to_json` gave. Raises ValueError, with words, if it is anything else."""
+        try:
+            found = json.loads(text)
+            if found["format"] != FORMAT:
+                raise ValueError(
+                    f"it has format {found['format']}; this version of Wallaroo reads {FORMAT}"
+                )
+            pieces = tuple(Piece(*piece) for piece in found["assignment"]["pieces"])
+            return cls(
+                found["application"],
+                found["generation"],
+                found["epoch"],
+                Assignment(found["assignment"]["version"], pieces),
+                found["places"],
+                found["partitions"],
+                {int(worker): part_from_json(part) for worker, part in found["parts"].items()},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it is not a manifest ({type(error).__name__}: {error})") from error
+
+
+def part_to_json(part: Part) -> dict[str, Any]:
+    """A part as plain values."""
+    return {
+        "directory": part.directory,
+        "deltas": [[d.epoch, d.generation, d.checksum, d.size] for d in part.deltas],
+        "sinks": list(part.sinks),
+        "ended": sorted(map(list, part.ended)),
+        "counts": list(part.counts),
+    }
+
+
+def part_from_json(found: Mapping[str, Any]) -> Part:
+    """What `part_to_json` gave. Raises KeyError or TypeError if it is anything else."""
+    return Part(
+        found["directory"],
+        tuple(DeltaMark(*delta) for delta in found["deltas"]),
+        tuple(found["sinks"]),
+        frozenset((source, name) for source, name in found["ended"]),
+        tuple(found["counts"]),
+    )

@@ -1,0 +1,510 @@
+"""A worker's state: what is in memory, the deltas of the last epochs, and the base.
+
+An entry touched in an epoch is written thrice: encoded after the barrier, in the epoch's delta,
+and, once that is committed, in the base. Whoever owns the store calls `work` between batches, so
+that encoding, merging and forgetting happen in slices of a fraction of a millisecond; what
+waits for the disk is handed out as jobs, which share nothing with the store and may run in another
+thread.
+
+The cache of entries may be bounded: then entries that the base has synced are dropped, the oldest
+first, unless they have been touched since the merge before.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wallaroo.disk import Disk
+from wallaroo.protocol.manifest import DeltaMark
+from wallaroo.state.base import Base, Batch
+from wallaroo.state.codec import Codec
+from wallaroo.state.delta import Content, Delta, is_delta, read_delta
+from wallaroo.state.entries import (
+    Block,
+    Form,
+    Key,
+    StateDamaged,
+    as_entries,
+    base_key,
+    base_keys,
+    open_block,
+)
+from wallaroo.state.live import CHUNK, MISSING, Live, Place
+
+#: How many committed deltas are merged at once, or how many bytes of them if that is more than
+#: half the base.
+_DELTAS = 8
+_BYTES = 64 << 20
+#: Most bytes of deltas merged at once: they are in memory meanwhile.
+_AT_ONCE = 256 << 20
+#: How far above a bounded cache sources go on, in entries, if the cache is smaller than that.
+_ABOVE = 50_000
+#: A chunk should take about this long, in seconds.
+_SLICE = 0.0003
+
+
+@dataclass
+class _Merge:
+    """Deltas on their way into the base, newest first."""
+
+    marks: list[DeltaMark]
+    batch: Batch
+    #: What is left of them: blocks of the newest first.
+    blocks: deque[Block] = field(default_factory=deque)
+    keys: int = 0
+    #: How many blocks the oldest of them has.
+    oldest: int = 0
+    #: By place, the keys that are in the batch.
+    seen: dict[int, set[Key]] = field(default_factory=dict)
+    read: bool = False
+    writing: bool = False
+
+    @property
+    def epoch(self) -> int:
+        return self.marks[0].epoch
+
+    @property
+    def prepared(self) -> bool:
+        return self.read and not self.blocks
+
+
+class Store:
+    """The state of all places of a pipeline on one worker.
+
+    folder: of the deltas; it is made. clock: in seconds, monotonic. cache: how many entries to
+    keep in memory, None for all.
+
+    Before anything is touched comes `recover`, at a start too, unless the folders are known to be
+    empty. Raises OSError.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        folder: Path,
+        codec: Codec,
+        base: Base,
+        clock: Callable[[], float],
+        cache: int | None = None,
+    ) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._codec = codec
+        self._base = base
+        self._clock = clock
+        self._cache = cache
+        self._places: dict[int, Place] = {}
+        #: Whether all entries there are, are in memory.
+        self._complete = base.epoch == 0
+        #: Entries ever made, up to the last epoch taken.
+        self._keys = base.keys
+        self._committed = base.epoch
+        self._deltas: list[DeltaMark] = []
+        # The epoch whose barrier is passing
+        self._frozen: list[tuple[Place, Live]] = []
+        self._encoding: deque[Place] = deque()
+        self._settling: deque[Place] = deque()
+        self._blocks: list[Block] = []
+        #: What each epoch that isn't in the base has touched; only what isn't committed if the
+        #: cache has no bound.
+        self._touched: dict[int, list[tuple[Place, Live]]] = {}
+        self._merge: _Merge | None = None
+        #: Dicts and sets to be taken apart bit by bit: freeing a large one at once takes long.
+        self._waste: deque[dict[Any, Any] | set[Any]] = deque()
+        #: Restored blocks of places that are not open yet, newest first, by place.
+        self._unopened: dict[int, list[Block]] = {}
+        #: The epoch of the last recovery.
+        self._restored = 0
+        #: By place, keys touched before the last merge and spared once by eviction.
+        self._recent: dict[int, set[Key]] = {}
+        #: By place where it may be possible: how many entries eviction has kept in a row.
+        self._evictable: dict[int, int] = {}
+        disk.make_folder(folder)
+
+    # Places
+
+    def place(
+        self,
+        number: int,
+        name: str,
+        make: Callable[[], Any],
+        point: Callable[[Any], int] | None = None,
+    ) -> Place:
+        """The state at a place of the pipeline; the same whenever it is asked for.
+
+        number: names the place in what is stored, below 65536. make: makes the state of a new
+        key. point: of a key in the hash interval, if that is not its hash; such a place's keys are
+        not counted.
+        """
+        place = self._places.get(number)
+        if place is None:
+            place = self._places[number] = Place(
+                number,
+                name,
+                make,
+                point,
+                form=Form(self._codec, number, name, make),
+                load=lambda key: self._load(number, key),
+                frozen=self._has_frozen,
+                track=self._cache is not None,
+            )
+            for block in self._unopened.pop(number, ()):
+                self._restore(block)
+        return place
+
+    def _load(self, number: int, key: Key) -> Any:
+        if self._complete:
+            return MISSING
+        place = self._places[number]
+        entry = self._base.get(base_key(number, place.point(key), key))
+        return MISSING if entry is None else place.form.value(key, entry)
+
+    def _has_frozen(self, place: Place) -> None:
+        if any(place is each for each, _ in self._frozen):
+            raise RuntimeError(f"{place.name} passed two barriers before the first one's delta")
+        assert place.frozen is not None
+        self._frozen.append((place, place.frozen))
+        self._encoding.append(place)
+        self._settling.append(place)
+
+    @property
+    def keys(self) -> int:
+        """How many entries have been made here, of places without a point function."""
+        return self._keys + sum(
+            place.made + place.frozen_made for place in self._places.values() if place.counts
+        )
+
+    @property
+    def in_memory(self) -> int:
+        """How many entries are in memory."""
+        return sum(place.count for place in self._places.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether far more entries are in memory than should be: sources had better pause."""
+        return self._cache is not None and self._above(1.0)
+
+    def _above(self, share: float) -> bool:
+        assert self._cache is not None
+        return self.in_memory > self._cache + share * max(self._cache, _ABOVE)
+
+    # Work in slices
+
+    @property
+    def encoded(self) -> bool:
+        """Whether nothing that has passed a barrier is left to encode."""
+        return not self._encoding
+
+    def work(self, until: float) -> bool:
+        """Do what there is to do, until the clock is at `until`; whether there may be more.
+
+        Does at least one slice, of about 0.3 ms. Raises `StateRefused`, `StateDamaged`.
+        """
+        while self._slice():
+            if self._clock() >= until:
+                return True
+        return False
+
+    def _slice(self) -> bool:
+        """Do a little; False if there is nothing to do."""
+        if self._encoding:
+            self._encode()
+        elif self._settling:
+            if not self._settling[0].settle():
+                self._settling.popleft()
+        elif self._waste:
+            self._tidy()
+        elif self._merge and self._merge.blocks:
+            self._prepare(self._merge)
+        else:
+            return self._evict()
+        return True
+
+    def _encode(self) -> None:
+        place = self._encoding[0]
+        began = self._clock()
+        block = place.encode()
+        took = self._clock() - began
+        if took > _SLICE:
+            place.chunk = max(1, place.chunk // 2)
+        elif took < _SLICE / 4:
+            place.chunk = min(CHUNK, place.chunk * 2)
+        if block is None:
+            self._encoding.popleft()
+        else:
+            self._blocks.append(block)
+
+    def _tidy(self) -> None:
+        waste = self._waste[0]
+        if any(waste is place.rest for place in self._places.values()) or not waste:
+            self._waste.popleft()
+            return
+        pop: Callable[[], Any] = waste.popitem if isinstance(waste, dict) else waste.pop
+        for _ in range(min(2 * CHUNK, len(waste))):
+            pop()
+
+    # Deltas
+
+    def take_delta(self, epoch: int, generation: int) -> Delta:
+        """The delta of the epoch whose barrier all places have passed, once it is `encoded`.
+
+        Its `write` is a job for the background; what that returns is for `wrote`.
+        """
+        if self._encoding:
+            raise RuntimeError(f"the delta of epoch {epoch} is taken before it is encoded")
+        if len(self._frozen) != len(self._places):
+            raise RuntimeError(f"the delta of epoch {epoch} is taken before all places have passed")
+        for place in self._places.values():
+            if place.counts:
+                self._keys += place.frozen_made
+            place.frozen_made = 0
+        self._touched[epoch] = self._frozen
+        blocks = self._blocks
+        self._frozen, self._blocks = [], []
+        return Delta(self._disk, self._folder, epoch, generation, self._keys, blocks)
+
+    def wrote(self, mark: DeltaMark) -> None:
+        """A delta is durable."""
+        self._deltas.append(mark)
+
+    @property
+    def deltas(self) -> tuple[DeltaMark, ...]:
+        """The deltas that are not in the base, in order, for the manifest."""
+        return tuple(self._deltas)
+
+    @property
+    def base_epoch(self) -> int:
+        """The epoch that the base holds."""
+        return self._base.epoch
+
+    def committed(self, epoch: int) -> None:
+        """An epoch is committed: nothing will go back behind it."""
+        self._committed = max(self._committed, epoch)
+        if self._cache is None:
+            self._forget(epoch)
+
+    def _forget(self, epoch: int) -> None:
+        """Drop what epochs up to `epoch` have touched."""
+        for each in [each for each in self._touched if each <= epoch]:
+            self._waste.extend(live for _, live in self._touched.pop(each))
+
+    # Merging into the base
+
+    def take_job(self) -> Callable[[], Any] | None:
+        """A job for the background, if there is one; what it returns is for `job_done`.
+
+        It is one of two: to read deltas that are to be merged into the base, and to write the
+        base. Raises, when it is run, `StateDamaged` and OSError.
+        """
+        merge = self._merge
+        if merge is None:
+            marks = self._due()
+            if not marks:
+                return None
+            self._merge = _Merge(marks[::-1], self._base.batch())
+            return partial(_read, self._disk, self._folder, marks[::-1])
+        if merge.prepared and not merge.writing:
+            merge.writing = True
+            return partial(_write, self._disk, self._folder, self._base, merge)
+        return None
+
+    def job_done(self, result: Any) -> None:
+        """The job that was taken last has ended, and this is what it returned."""
+        merge = self._merge
+        assert merge is not None
+        if not merge.read:
+            contents: list[Content] = result
+            merge.read = True
+            merge.keys = contents[0].keys
+            merge.oldest = len(contents[-1].blocks)
+            for content in contents:
+                merge.blocks.extend(content.blocks)
+            return
+        self._merge = None
+        self._deltas = [mark for mark in self._deltas if mark.epoch > merge.epoch]
+        self._forget(merge.epoch)
+        if self._cache is None:
+            self._waste.extend(merge.seen.values())
+            return
+        self._waste.extend(self._recent.values())
+        self._recent = merge.seen
+        if merge.epoch < self._restored:
+            return  # what was restored has no set of its own in `_touched`
+        self._evictable = dict.fromkeys(self._places, 0)
+        for place in self._places.values():
+            if place.stored:
+                self._waste.append(place.stored)
+                place.stored = {}
+                self._complete = False
+
+    def _due(self) -> list[DeltaMark]:
+        """The deltas to merge now, oldest first."""
+        marks = [mark for mark in self._deltas if mark.epoch <= self._committed]
+        size = sum(mark.size for mark in marks)
+        if not marks or not (
+            len(marks) >= _DELTAS
+            or size >= max(_BYTES, self._base.size / 2)
+            or (self._cache is not None and self._above(0.5))
+        ):
+            return []
+        while len(marks) > 1 and size > _AT_ONCE:
+            size -= marks.pop().size
+        return marks
+
+    def _prepare(self, merge: _Merge) -> None:
+        """Put a block's entries into the batch, except those that are in it already."""
+        block = merge.blocks.popleft()
+        place = self._places.get(block.place)
+        if place is None:
+            raise StateDamaged(_unknown(block.place))
+        keys, values = open_block(block)
+        seen = merge.seen.setdefault(block.place, set())
+        if not seen.isdisjoint(keys):
+            new = [index for index, key in enumerate(keys) if key not in seen]
+            keys, values = [keys[index] for index in new], [values[index] for index in new]
+        if self._cache is not None or len(merge.blocks) >= merge.oldest:
+            seen.update(keys)  # else nobody will ask: growing a large set takes long
+        if place.counts:
+            where = base_keys(place.number, keys)
+        else:
+            where = [base_key(place.number, place.point(key), key) for key in keys]
+        put = merge.batch.put
+        for at, entry in zip(where, as_entries(block.kind, values), strict=True):
+            put(at, entry)
+
+    # The bounded cache
+
+    def _evict(self) -> bool:
+        """Drop a few entries that the base has, if there are too many; False if none can be."""
+        if self._cache is None or not self._evictable:
+            return False
+        left = self.in_memory - self._cache
+        if left <= 0:
+            return False
+        number = max(self._evictable, key=lambda number: len(self._places[number].rest))
+        place, kept = self._places[number], self._evictable[number]
+        order, rest, recent = place.order, place.rest, self._recent.get(number, set())
+        assert order is not None
+        unsynced = [live for lives in self._touched.values() for at, live in lives if at is place]
+        unsynced += [live for at, live in self._frozen if at is place]
+        unsynced.append(place.live)
+        for _ in range(min(CHUNK, left, len(order))):
+            key = order.popleft()
+            if any(key in live for live in unsynced):
+                kept += 1
+                order.append(key)
+            elif key in recent:
+                kept = 0
+                recent.discard(key)
+                order.append(key)
+            else:
+                kept = 0
+                del rest[key]
+                self._complete = False
+        if kept < len(order):
+            self._evictable[number] = kept
+        else:
+            del self._evictable[number]
+        return True
+
+    # Recovery
+
+    def recover(self, epoch: int, marks: tuple[DeltaMark, ...]) -> None:
+        """Go to the state at the end of a committed epoch: at a start, and to roll back.
+
+        marks: of the deltas that the manifest names. All other deltas are removed. Every job must
+        have ended, well or not; every `Place.live` is a new one afterwards. Raises `StateDamaged`
+        if what is stored isn't that state; OSError.
+        """
+        pending = self._pending(epoch, marks)
+        self._drop(epoch)
+        self._keys = self._base.keys
+        for mark in reversed(pending):
+            content = read_delta(self._disk, self._folder, mark)
+            if mark is pending[-1]:
+                self._keys = content.keys
+            for block in content.blocks:
+                self._restore(block)
+        kept = {mark.name for mark in pending}
+        for name in self._disk.names(self._folder):
+            if is_delta(name) and name not in kept:
+                self._disk.remove(self._folder / name)
+        self._disk.sync_folder(self._folder)
+        self._deltas = pending
+        self._committed = epoch
+        self._restored = epoch
+        self._complete = self._base.epoch == 0
+
+    def _pending(self, epoch: int, marks: tuple[DeltaMark, ...]) -> list[DeltaMark]:
+        """The deltas that lead from the base to `epoch`. Raises `StateDamaged`."""
+        base = self._base.epoch
+        pending = sorted((m for m in marks if m.epoch > base), key=lambda m: m.epoch)
+        where = f"the state in {self._folder.parent}"
+        advice = (
+            "the directory is not the one that this worker wrote last; give it back that one, or "
+            "start the application anew from an empty directory"
+        )
+        if base > epoch:
+            raise StateDamaged(
+                f"{where} is of epoch {base}, which is newer than {epoch}, the last committed: "
+                f"{advice}"
+            )
+        found = [mark.epoch for mark in pending]
+        if found != list(range(base + 1, epoch + 1)):
+            raise StateDamaged(
+                f"{where} is of epoch {base}, and epoch {epoch} was committed with deltas of "
+                f"{found or 'no epoch'} after it: {advice}"
+            )
+        return pending
+
+    def _drop(self, epoch: int) -> None:
+        """Forget all that isn't of the state at `epoch`, or may not be."""
+        newer = [pair for each, lives in self._touched.items() if each > epoch for pair in lives]
+        for place in self._places.values():
+            place.drop([live for at, live in newer + self._frozen if at is place])
+        self._touched = {
+            each: lives for each, lives in self._touched.items() if self._base.epoch < each <= epoch
+        }
+        self._frozen, self._blocks = [], []
+        self._encoding.clear()
+        self._settling.clear()
+        self._merge = None
+        self._unopened = {}
+        self._evictable = {}
+        if self._cache is None:
+            self._touched = {}
+
+    def _restore(self, block: Block) -> None:
+        """Take the entries of a block into memory that aren't there: newest first."""
+        place = self._places.get(block.place)
+        if place is None:
+            self._unopened.setdefault(block.place, []).append(block)
+            return
+        keys, values = open_block(block)
+        place.restore(block.kind, keys, values)
+
+    def close(self) -> None:
+        """Let go of the files. Nothing may be touched afterwards."""
+        self._base.close()
+
+
+def _read(disk: Disk, folder: Path, marks: list[DeltaMark]) -> list[Content]:
+    return [read_delta(disk, folder, mark) for mark in marks]
+
+
+def _write(disk: Disk, folder: Path, base: Base, merge: _Merge) -> None:
+    base.write(merge.batch, merge.epoch, merge.keys)
+    for mark in merge.marks:
+        disk.remove(folder / mark.name)
+    disk.sync_folder(folder)
+
+
+def _unknown(number: int) -> str:
+    return (
+        f"there is state of place {number}, which the application does not have: it was stored by "
+        "another version of the application; run that version, or start anew from an empty "
+        "directory"
+    )
