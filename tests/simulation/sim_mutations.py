@@ -280,3 +280,18 @@ def mistaken(name: str) -> Any:
         for mistake in MISTAKES[name]:
             stack.enter_context(mistake())
         yield
+
+
+def main() -> None:
+    """Print the first seed that sees each mistake: after a change that moves the dice."""
+    from tests.simulation.sim_run import run_seed, small
+
+    most = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    for name in MISTAKES:
+        with small(), mistaken(name):
+            found = next((seed for seed in range(most) if run_seed(seed).failure), None)
+        print(f"{found!s:>6}  {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

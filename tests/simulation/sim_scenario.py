@@ -47,8 +47,6 @@ class Scenario:
         self.patience = chance.choice((0.1, 0.5))
         #: Seconds between slices of the dataflow.
         self.pace = chance.choice((0.0, 0.001, 0.005, 0.01))
-        if self.cache is not None:
-            self.pace = 0.0  # the store must have time to forget what it frees, or sources wait
         self.control_delay = chance.choice((0.0003, 0.002, 0.01))
         self.exchange_delay = chance.choice((0.0003, 0.002, 0.01))
         self.disk_delay = chance.choice((0.0003, 0.002, 0.01, 0.05))

@@ -142,7 +142,10 @@ def run(
     """
     if cache is not None and not interval:
         _refuse("--state-cache needs checkpoints: only what one holds can leave the memory")
-    cwd = Path.cwd()  # before the application's code can change it
+    try:
+        cwd = Path.cwd()  # before the application's code can change it
+    except FileNotFoundError:
+        _refuse("the current directory has been removed; change to another")
     program = _load(app, arguments)
     at = Directory(cwd / (directory or default_directory(program.name)))
     console = Console(stderr=True)

@@ -4,12 +4,14 @@ It runs in gRPC's threads, off the one that runs the dataflow, so that a slow us
 nobody from joining, stopping or asking for the status. One lock serializes the state machine.
 """
 
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import TypeVar
 
 import grpc
 import structlog
@@ -42,6 +44,7 @@ HEARTBEAT = 0.5
 
 _log = structlog.get_logger("wallaroo.coordinator")
 
+T = TypeVar("T")
 _Queue = queue.SimpleQueue[pb.ToWorker | None]
 
 
@@ -246,9 +249,9 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 if mine:
                     mine.put(to_worker_message(message))
             case protocol.Persist(manifest):
-                self._disk.submit(self._persist, manifest)
+                self._disk.submit(_or_end, self._persist, manifest)
             case protocol.Timer(seconds=seconds):
-                timer = threading.Timer(seconds, self._elapsed, [effect])
+                timer = threading.Timer(seconds, _or_end, [self._elapsed, effect])
                 timer.daemon = True
                 timer.start()
 
@@ -272,3 +275,12 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         self.handle(protocol.Persisted(manifest.generation, manifest.epoch))
         if self._injected:
             self._epoch_took = took
+
+
+def _or_end(function: Callable[[T], None], argument: T) -> None:
+    """Call `function` in a thread whose exceptions would go nowhere: end the process with words."""
+    try:
+        function(argument)
+    except Exception:
+        _log.exception("the coordinator is broken")
+        os._exit(1)

@@ -234,7 +234,9 @@ class Node:
                 if clock() > until:
                     more = True
                     break
+            over = store.over
             more |= store.work(clock() + (_UPKEEP if store.encoded else SLICE))
+            more |= over and not store.over  # sources may be read again
         except DataflowError as error:
             self.host.fail(error.failure)
             return False

@@ -37,6 +37,7 @@ _PATIENCE = 2.0
 _DEATHS = 5
 #: Seconds before a worker is started again, doubled with each death without a checkpoint.
 _RESTART, _LONGEST_RESTART = 0.05, 2.0
+_OVER = {Phase.ENDED.value, Phase.FAILED.value}
 #: How many times a worker's patience worker 0 may leave a question for the status unanswered.
 _COORDINATOR = 3
 
@@ -110,6 +111,8 @@ class _Process:
     ended: bool = False
     #: How often it has died since the last checkpoint.
     deaths: int = 0
+    #: When it was last seen to be a member, or excused; 0 if it has not been one yet.
+    seen: float = 0.0
 
 
 class Runner:
@@ -260,6 +263,8 @@ class Runner:
             if self._signals and not status["stop_requested"]:
                 client.stop()
         except Unreachable:
+            for each in self._processes:
+                each.seen = each.seen and time.monotonic()
             self._maybe_kill_coordinator(view)
             return
         self._answered = time.monotonic()
@@ -272,20 +277,27 @@ class Runner:
         view.update(status)
 
     def _kill_silent(self, status: dict[str, Any], view: View) -> None:
-        """End workers that the coordinator has given up though their process is there."""
-        silent = {
-            each["worker"]: each["pid"]
-            for each in status["workers"]
-            if not each["present"] and each["silent"]
-        }
+        """End workers whose process is there, but which take part no more.
+
+        The coordinator has given them up; or they were members, and do not come to a new one.
+        """
+        known = {each["worker"]: each for each in status["workers"]}
+        now = time.monotonic()
         for each in self._processes:
-            process = each.process
-            if process and silent.get(each.worker) == process.pid and process.poll() is None:
+            process, said = each.process, known.get(each.worker)
+            if process is None or process.poll() is not None:
+                continue
+            if said is None or said["pid"] != process.pid:
+                said = {"present": False, "silent": False}  # it is not there yet, or not again
+            if said["present"] or status["phase"] in _OVER:
+                each.seen = now
+            elif each.seen and (said["silent"] or now - each.seen > self._options.patience):
                 view.tell(
                     f"worker {each.worker} has not answered for {self._options.patience:g} s: "
                     "it is killed"
                 )
                 process.kill()
+                each.seen = 0.0
 
     def _maybe_kill_coordinator(self, view: View) -> None:
         """Worker 0 is watched from here."""
@@ -311,6 +323,7 @@ class Runner:
             if now >= each.restart_at:
                 try:
                     each.process = spawn(each.worker)
+                    each.seen = 0.0
                 except OSError as error:
                     why = f"worker {each.worker} can't be started again: {error}"
                     raise Stopped(Failure(why), self._directory.log(each.worker)) from None
@@ -342,6 +355,11 @@ class Runner:
         view.tell(f"worker {each.worker} {how}: it is started again")
         delay = min(_RESTART * 2 ** (each.deaths - 1), _LONGEST_RESTART)
         each.process, each.restart_at = None, now + delay
+        if each is self._processes[0]:
+            # Its successor knows nothing of who has ended already: it needs them all again.
+            for other in self._processes[1:]:
+                if other.ended:
+                    other.process, other.ended, other.restart_at = None, False, now + delay
 
     def _forgive(self) -> None:
         """After a checkpoint, deaths count anew."""
@@ -367,7 +385,7 @@ class Runner:
             return False
         # In this order: between the two it may end.
         status = client.status() if zero.poll() is None else self._last_status()
-        return status.get("phase") in {Phase.ENDED.value, Phase.FAILED.value}
+        return status.get("phase") in _OVER
 
     def _last_status(self) -> dict[str, Any]:
         """What worker 0 knew when it ended."""

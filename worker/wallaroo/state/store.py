@@ -215,13 +215,20 @@ class Store:
         elif self._settling:
             if not self._settling[0].settle():
                 self._settling.popleft()
+        elif self.over and self._relieve():
+            pass  # first of all, for sources wait for it
         elif self._waste:
             self._tidy()
-        elif self._merge and self._merge.blocks:
-            self._prepare(self._merge)
         else:
-            return self._evict()
+            return self._relieve()
         return True
+
+    def _relieve(self) -> bool:
+        """Bring entries a little nearer to where memory can do without them."""
+        if self._merge and self._merge.blocks:
+            self._prepare(self._merge)
+            return True
+        return self._evict()
 
     def _encode(self) -> None:
         place = self._encoding[0]
@@ -289,7 +296,7 @@ class Store:
     def _forget(self, epoch: int) -> None:
         """Drop what epochs up to `epoch` have touched."""
         for each in [each for each in self._touched if each <= epoch]:
-            self._waste.extend(live for _, live in self._touched.pop(each))
+            self._waste.extend(live for _, live in self._touched.pop(each) if live)
 
     # Merging into the base
 
