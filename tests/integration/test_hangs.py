@@ -67,6 +67,21 @@ def workers(write_app: Callable[..., Path], out: Path, tmp_path: Path) -> Iterat
         yield made
 
 
+def test_a_worker_that_hangs_while_worker_0_is_replaced_is_killed(
+    write_app: Callable[..., Path], start: Callable[..., Run], out: Path, tmp_path: Path
+) -> None:
+    """The new coordinator has never heard of it."""
+    run = start(write_app(sequences.APP), f"numbers:{COUNT}", out, workers=3, options=OPTIONS)
+    until(lambda: run.until_running()["epoch"])
+    zero, hung, _ = run.pids()
+    os.kill(hung, signal.SIGSTOP)
+    os.kill(zero, signal.SIGKILL)
+    until(lambda: hung not in run.pids() and zero not in run.pids())
+    (tmp_path / "hurry").touch()
+    run.succeed()
+    sequences.check(out, range(1, COUNT + 1))
+
+
 def test_a_hung_worker_is_killed_and_replaced(
     write_app: Callable[..., Path], start: Callable[..., Run], out: Path, tmp_path: Path
 ) -> None:

@@ -21,12 +21,17 @@ class DeadLetters:
 
     lines: of each generated file, for finding the step.
     closed: the last epoch whose barrier all stages have passed.
+    count: how many had been set aside by then, since the application began.
     """
 
-    def __init__(self, writer: SinkWriter, lines: dict[str, dict[int, Line]], closed: int) -> None:
+    def __init__(
+        self, writer: SinkWriter, lines: dict[str, dict[int, Line]], closed: int, count: int
+    ) -> None:
         #: The epoch to which what is set aside now belongs.
         self.epoch = closed + 1
-        self.count = 0
+        self.count = count
+        #: How many belong to the epochs up to the last that is closed.
+        self.cut = count
         self._writer = writer
         self._lines = lines
         self._closed = closed
@@ -62,6 +67,7 @@ class DeadLetters:
     def closed(self, epoch: int) -> None:
         """All stages have passed the barrier of `epoch`, and the writer knows it."""
         self._closed = epoch
+        self.cut = self.count - len(self._early)
         if self._early:
             self._writer.write(self._early)
             self._early = []

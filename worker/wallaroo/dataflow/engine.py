@@ -10,7 +10,7 @@ puts the barrier on all its outputs. That is its part of the cut.
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wallaroo.api.connectors import SinkWriter, SourceReader
@@ -40,18 +40,21 @@ _WRITABLE = frozenset((bytes, str))
 class Counters:
     """Events since the application began.
 
-    read: from sources; received: from other workers; written: what encoders gave to sinks.
+    read: from sources; received: from other workers; written: what encoders gave to sinks;
+    dead: set aside because a user's function raised.
     """
 
     read: int = 0
     received: int = 0
     written: int = 0
+    dead: int = 0
 
     def __add__(self, other: "Counters") -> "Counters":
         return Counters(
             self.read + other.read,
             self.received + other.received,
             self.written + other.written,
+            self.dead + other.dead,
         )
 
 
@@ -249,7 +252,7 @@ class Engine:
         self._sinks = [_Sink(writer) for writer in sinks]
         self.letters: DeadLetters | None = None
         if dead_letters:
-            self.letters = DeadLetters(dead_letters, self._lines, epoch)
+            self.letters = DeadLetters(dead_letters, self._lines, epoch, counters.dead)
             self._sinks.append(_Sink(dead_letters))
         for stage in graph.stages:
             self._open_places(stage)
@@ -474,12 +477,14 @@ class Engine:
     @property
     def counters(self) -> Counters:
         """What has been done here so far."""
-        return sum((task.counters for task in self._tasks), self._start)
+        found = sum((task.counters for task in self._tasks), self._start)
+        return replace(found, dead=self.letters.count) if self.letters else found
 
     @property
     def cut(self) -> Counters:
         """What had been done here by the last barrier."""
-        return sum((task.cut for task in self._tasks), self._start)
+        found = sum((task.cut for task in self._tasks), self._start)
+        return replace(found, dead=self.letters.cut) if self.letters else found
 
     @property
     def keys(self) -> int:

@@ -39,14 +39,14 @@ class Part:
     deltas: those that its base lacks, in order, up to the checkpoint's epoch.
     sinks: the mark of each sink, in the order of the graph.
     ended: the (source, partition) pairs it owns that have come to their end.
-    counts: events read, received and written by it since the application began.
+    counts: events read, received, written and set aside by it since the application began.
     """
 
     directory: str
     deltas: tuple[DeltaMark, ...] = ()
     sinks: tuple[dict[str, Any] | None, ...] = ()
     ended: frozenset[tuple[str, str]] = frozenset()
-    counts: tuple[int, int, int] = (0, 0, 0)
+    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,11 @@ def coordinator_address(sockets: Path) -> str:
     return f"unix:{sockets / 'coordinator'}"
 
 
+def worker_socket(sockets: Path, worker: int) -> Path:
+    """The socket of a worker's exchanges."""
+    return sockets / f"worker-{worker}"
+
+
 def worker_address(sockets: Path, worker: int) -> str:
     """Where a worker's exchanges listen."""
-    return f"unix:{sockets / f'worker-{worker}'}"
+    return f"unix:{worker_socket(sockets, worker)}"

@@ -64,6 +64,7 @@ def part_message(part: Part) -> control_pb2.Part:
         read=part.counts[0],
         received=part.counts[1],
         written=part.counts[2],
+        dead=part.counts[3],
     )
 
 
@@ -74,7 +75,7 @@ def part_from(message: control_pb2.Part) -> Part:
         tuple(DeltaMark(d.epoch, d.generation, d.checksum, d.size) for d in message.deltas),
         tuple(json.loads(mark) for mark in message.sinks),
         frozenset((each.source, each.name) for each in message.ended),
-        (message.read, message.received, message.written),
+        (message.read, message.received, message.written, message.dead),
     )
 
 

@@ -446,7 +446,7 @@ class Node:
             self._store.deltas,
             self.engine.marks,
             self.engine.ended_partitions,
-            (cut.read, cut.received, cut.written),
+            (cut.read, cut.received, cut.written, cut.dead),
         )
         self._handle(Durable(self.member.generation, written.epoch, part))
 

@@ -25,7 +25,7 @@ from wallaroo.protocol.coordinator import Phase
 from wallaroo.protocol.manifest import Manifest
 from wallaroo.runtime.application import Program
 from wallaroo.runtime.client import Client, Unreachable
-from wallaroo.runtime.directory import Directory, Sockets
+from wallaroo.runtime.directory import Directory, Sockets, worker_socket
 from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.worker import FAILED
 
@@ -111,7 +111,7 @@ class _Process:
     ended: bool = False
     #: How often it has died since the last checkpoint.
     deaths: int = 0
-    #: When it was last seen to be a member, or excused; 0 if it has not been one yet.
+    #: When it was last seen to be a member, or excused; 0 if it can't be one yet.
     seen: float = 0.0
 
 
@@ -215,6 +215,7 @@ class Runner:
         return text
 
     def _spawn(self, worker: int, lock: int, sockets: Path) -> subprocess.Popen[bytes]:
+        worker_socket(sockets, worker).unlink(missing_ok=True)
         # -P: modules come from where Python and the application are, not from this folder.
         command = [sys.executable, "-u", "-P", "-m", "wallaroo", "worker"]
         command += ["--worker", str(worker), *self._options.flags()]
@@ -289,7 +290,9 @@ class Runner:
                 continue
             if said is None or said["pid"] != process.pid:
                 said = {"present": False, "silent": False}  # it is not there yet, or not again
-            if said["present"] or status["phase"] in _OVER:
+            # Its socket is there once it has loaded the application, which may take long.
+            loaded = worker_socket(self._sockets.path, each.worker).exists()
+            if said["present"] or status["phase"] in _OVER or (loaded and not each.seen):
                 each.seen = now
             elif each.seen and (said["silent"] or now - each.seen > self._options.patience):
                 view.tell(

@@ -408,14 +408,13 @@ class Worker:
         engine = self.node.engine
         counters = engine.counters if engine else Counters()
         store = self.node.store
-        letters = engine.letters if engine else None
         return pb.Report(
             read=counters.read,
             received=counters.received,
             written=counters.written,
             keys=store.keys if store else 0,
             waiting=[f"{what}: {why}" for what, why in sorted(self._waiting.items())],
-            dead_letters=letters.count if letters else 0,
+            dead_letters=counters.dead,
         )
 
 

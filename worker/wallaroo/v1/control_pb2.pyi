@@ -87,7 +87,7 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class Part(_message.Message):
-    __slots__ = ("directory", "deltas", "sinks", "ended", "read", "received", "written")
+    __slots__ = ("directory", "deltas", "sinks", "ended", "read", "received", "written", "dead")
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     DELTAS_FIELD_NUMBER: _ClassVar[int]
     SINKS_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,7 @@ class Part(_message.Message):
     READ_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    DEAD_FIELD_NUMBER: _ClassVar[int]
     directory: str
     deltas: _containers.RepeatedCompositeFieldContainer[Delta]
     sinks: _containers.RepeatedScalarFieldContainer[str]
@@ -102,7 +103,8 @@ class Part(_message.Message):
     read: int
     received: int
     written: int
-    def __init__(self, directory: _Optional[str] = ..., deltas: _Optional[_Iterable[_Union[Delta, _Mapping]]] = ..., sinks: _Optional[_Iterable[str]] = ..., ended: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ...) -> None: ...
+    dead: int
+    def __init__(self, directory: _Optional[str] = ..., deltas: _Optional[_Iterable[_Union[Delta, _Mapping]]] = ..., sinks: _Optional[_Iterable[str]] = ..., ended: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., dead: _Optional[int] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("epoch", "generation", "checksum", "size")
