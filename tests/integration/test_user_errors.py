@@ -77,3 +77,44 @@ def test_dead_letters_are_set_aside_once_though_a_worker_is_killed(
     assert "ValueError: unlucky" in first["traceback"]
     counted = [each["dead_letters"] for each in run.status()["workers"]]
     assert sum(counted) == COUNT // 100
+
+
+COPY = """
+@wallaroo.computation(name="check")
+def check(line):
+    if line.startswith("bad"):
+        raise ValueError(line)
+    return line
+
+def application_setup(args):
+    lines = wallaroo.source("lines", wallaroo.FileSourceConfig("lines", args[1]))
+    sinks = [wallaroo.FileSinkConfig(path) for path in args[2:]]
+    return wallaroo.build_application("copy", lines.to(check).to_sinks(sinks))
+"""
+
+
+def test_dead_letters_are_kept_while_they_are_turned_off(
+    write_app: Callable[..., Path], start: Callable[..., Run], out: Path, tmp_path: Path
+) -> None:
+    app, letters = write_app(COPY), tmp_path / "letters.jsonl"
+    aside = ["--on-error", "dead-letter", letters]
+    for name, options in (("bad 1", aside), ("good", []), ("bad 2", aside)):
+        (tmp_path / f"{name}.in").write_text(f"{name}\n")
+        start(app, tmp_path / "*.in", out, options=options).succeed()
+    events = [json.loads(line)["event"] for line in letters.read_text().splitlines()]
+    assert events == ["'bad 1'", "'bad 2'"]
+    assert out.read_text() == "good\n"
+
+
+def test_sinks_may_change_places_but_none_may_go(
+    write_app: Callable[..., Path], start: Callable[..., Run], out: Path, tmp_path: Path
+) -> None:
+    app, other = write_app(COPY), tmp_path / "other.txt"
+    for number, sinks in enumerate(([out, other], [other, out])):
+        (tmp_path / f"{number}.in").write_text(f"{number}\n")
+        start(app, tmp_path / "*.in", *sinks).succeed()
+    assert out.read_text() == other.read_text() == "0\n1\n"
+    run = start(app, tmp_path / "*.in", out)
+    assert run.wait() == 1
+    assert f"holds output of the sink file {other} #1" in run.err
+    assert other.read_text() == "0\n1\n"

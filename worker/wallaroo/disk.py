@@ -87,6 +87,10 @@ def replace_durably(disk: Disk, path: Path, data: bytes) -> None:
 class RealDisk:
     """The disk of this machine."""
 
+    def __init__(self) -> None:
+        #: Folders whose names are known to be durable.
+        self._made: set[Path] = set()
+
     def names(self, folder: Path) -> list[str]:
         try:
             return sorted(entry.name for entry in folder.iterdir())
@@ -94,10 +98,18 @@ class RealDisk:
             return []
 
     def make_folder(self, folder: Path) -> None:
-        if not folder.is_dir():
-            self.make_folder(folder.parent)
+        if folder in self._made:
+            return
+        if folder.is_dir():
+            # Who made it may have been killed before this; if it is not ours to see, it is old.
+            with contextlib.suppress(PermissionError):
+                self.sync_folder(folder.parent)
+        else:
+            if not folder.parent.is_dir():
+                self.make_folder(folder.parent)
             folder.mkdir(mode=0o700, exist_ok=True)
             self.sync_folder(folder.parent)
+        self._made.add(folder)
 
     def size(self, path: Path) -> int:
         try:

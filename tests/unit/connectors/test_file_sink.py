@@ -464,6 +464,7 @@ class _Failing(RealDisk):
     """Can't sync the files of one folder."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder: Path | None = folder
         self.fails = False
 

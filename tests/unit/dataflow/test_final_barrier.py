@@ -123,3 +123,25 @@ def test_a_worker_that_reads_no_source_takes_part_in_barriers() -> None:
     cluster = Cluster(application, {"numbers": {1: range(100)}}, 3, 0)
     cluster.run(barriers=3)
     assert all(cut.passed == {0, 1, 2} for cut in cluster.cuts.values())
+
+
+class Queue(Reader):
+    """Ends, as TCP does, when what has come is read."""
+
+    def read(self, limit: int) -> list[Any]:
+        self.stopped = False
+        return super().read(limit)
+
+
+def test_a_source_that_is_stopped_is_let_go_of_though_memory_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No commit, which would free memory, comes before the final barrier."""
+    monkeypatch.setattr("tests.unit.dataflow.cluster.Reader", Queue)
+    cluster = Cluster(p.application(p.source()), {"numbers": {0: list(range(50))}}, 1, 0)
+    reader = cluster.readers["numbers"][0]
+    monkeypatch.setattr(type(cluster.stores[0]), "over", property(lambda self: True))
+    cluster.settle()
+    assert reader.given == 0, "it pauses"
+    cluster.barrier(1, final=True)
+    assert reader.given == 50

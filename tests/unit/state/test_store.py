@@ -6,6 +6,7 @@ Rulings 4 to 9 of docs/protocol.md.
 import random
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -722,3 +723,25 @@ def test_at_random_the_state_is_that_of_plain_dicts(
     monkeypatch.setattr(store_module, "_ABOVE", 4)
     monkeypatch.setattr(store_module, "_AT_ONCE", 400 * (seed % 3))
     Simulation(seed, cache).run(600)
+
+
+class Shade(StrEnum):
+    RED = "red"
+
+
+def test_a_key_of_a_str_class_is_stored_as_the_str_that_it_is(keeper: Keeper, place: Place) -> None:
+    """It comes again in every epoch: what is found in memory is found by the exact key, too."""
+    for _ in range(3):
+        place.live[Shade.RED]
+        keeper.commit()
+    keeper.restart()
+    again = keeper.store.place(place.number, place.name, place._make)
+    assert [type(key) for key, _ in again.items()] == [str]
+
+
+def test_attributes_whose_names_are_no_str_come_back(keeper: Keeper, place: Place) -> None:
+    vars(place.live["a"])[5] = "five"
+    keeper.commit()
+    keeper.restart()
+    again = keeper.store.place(place.number, place.name, place._make)
+    assert vars(again.live["a"])[5] == "five"

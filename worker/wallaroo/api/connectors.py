@@ -63,6 +63,10 @@ class SourceReader(ABC):
     ended = False
     #: Turns what it gives into events; None if it gives events.
     decoder: Decoder[Any] | None = None
+    #: It was told to stop before it had come to its own end: there may be more for the next run.
+    stopped = False
+    #: It can't be read again: it goes on over a recovery, from where it is.
+    lasting = False
 
     @abstractmethod
     def read(self, limit: int) -> list[Any]:
@@ -144,6 +148,11 @@ class SinkConfig(ABC, Generic[In]):
 
     #: Turns an event into bytes or str for the writer; None if the writer takes events.
     encoder: Encoder[In] | None = None
+
+    @property
+    def identity(self) -> str:
+        """What a checkpoint knows it by: the mark of one sink is never taken for another's."""
+        return type(self).__name__
 
     @abstractmethod
     def open(self, services: Services, mark: dict[str, Any] | None = None) -> SinkWriter:

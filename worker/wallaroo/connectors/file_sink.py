@@ -6,6 +6,7 @@ into the part afterwards, to the place that the epoch's mark names. So it can be
 a crash, and nothing that is not committed ever stands in a part.
 """
 
+import errno
 import os
 import stat
 import threading
@@ -63,6 +64,10 @@ class FileSinkConfig(SinkConfig[T]):
                 f"not {encoder!r}"
             )
         self.encoder = encoder if encoder is not None else Encoder("line", _line)
+
+    @property
+    def identity(self) -> str:
+        return f"file {self.path.absolute()}"
 
     def part(self, worker: int, workers: int) -> Path:
         """The file that `worker` of `workers` writes.
@@ -137,6 +142,18 @@ def _is_special(path: Path) -> bool:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return False
+
+
+def _open_special(path: Path) -> int:
+    """Open a pipe or a device. Raises `InputError` if it is a pipe that nobody reads."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise InputError(f"nobody reads the pipe {path}: start its reader first") from None
+        raise
+    os.set_blocking(descriptor, True)  # what writes it has a thread of its own
+    return descriptor
 
 
 class _Output:
@@ -217,7 +234,7 @@ class _Place:
             start, length, name = mark["start"], mark["length"], mark["pending"]
         end: int = start + length
         if _is_special(self.part):
-            self._descriptor = os.open(self.part, os.O_WRONLY | os.O_CLOEXEC)
+            self._descriptor = _open_special(self.part)
             if name in left:
                 self.publish(start, length, name)
         elif mark is None:

@@ -7,6 +7,7 @@ crash is the byte behind the last line or frame handed on, counted after decompr
 
 import glob
 import gzip
+import io
 import os
 import stat
 import zlib
@@ -201,6 +202,7 @@ class _Reader(SourceReader):
         self._path = path
         self._cut = cut
         self._services = services
+        self.lasting = Path(path).exists() and not Path(path).is_file()
         self._file: BinaryIO | None = None
         self._events: list[Any] = []
         self._at = 0
@@ -254,7 +256,9 @@ class _Reader(SourceReader):
 
     def _open(self) -> None:
         packed = self._path.endswith(".gz")
-        self._file = cast("BinaryIO", (gzip.open if packed else open)(self._path, "rb"))
+        # Unbuffered: of a pipe what there is, is read, and not waited for more.
+        opened = gzip.GzipFile(self._path, "rb") if packed else io.FileIO(self._path)
+        self._file = cast("BinaryIO", opened)
         status = os.fstat(self._file.fileno())
         self._again = stat.S_ISREG(status.st_mode)
         if not self._read_to:

@@ -165,6 +165,8 @@ class TCPSourceConfig(SourceConfig[T]):
 
 
 class _Reader(SourceReader):
+    lasting = True
+
     def __init__(
         self, config: TCPSourceConfig[Any], services: Services, listeners: list[socket.socket]
     ) -> None:

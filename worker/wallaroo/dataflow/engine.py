@@ -8,8 +8,9 @@ freezes its state, takes the positions of its sources, asks its sinks to hold wh
 puts the barrier on all its outputs. That is its part of the cut.
 """
 
+import linecache
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -76,9 +77,6 @@ class _SourceInput:
         #: A barrier to put behind what is read.
         self.pending: Barrier | None = None
         self.stopping = False
-        #: The partitions whose readers were stopped before they had ended: there may be more for
-        #: the next run.
-        self._stopped: set[str] = set()
         #: Turns what was read last into events.
         self.decoder: Decoder[Any] | None = None
 
@@ -96,7 +94,7 @@ class _SourceInput:
     def freeze(self, encode: Callable[[Any], bytes]) -> None:
         """Make the positions, as they are now, part of the cut."""
         for partition, reader in list(self._open.items()):
-            ended = reader.ended and partition not in self._stopped and not self._listens
+            ended = reader.ended and not reader.stopped and not self._listens
             entry = {"position": encode(reader.position()), "ended": ended}
             if ended:
                 self.ended.add(partition)
@@ -106,9 +104,10 @@ class _SourceInput:
                 self._place.live[partition].update(entry)
         self._place.freeze()
 
-    def close(self) -> None:
+    def close(self, keep: Collection[SourceReader]) -> None:
         for reader in self._open.values():
-            reader.close()
+            if reader not in keep:
+                reader.close()
 
     def read(self, limit: int) -> list[Any]:
         while self.readers:
@@ -129,8 +128,8 @@ class _SourceInput:
             return None
         if barrier.final and not self.stopping:
             self.stopping = True
-            self._stopped = {name for name, reader in self._open.items() if not reader.ended}
             for reader in self.readers:
+                reader.stopped = not reader.ended
                 reader.stop()
             self.readers = deque(reader for reader in self.readers if not reader.ended)
         if barrier.final and self.readers:
@@ -455,13 +454,15 @@ class Engine:
         for sink in self._sinks:
             sink.writer.commit(epoch, published)
 
-    def close(self, *, keep: frozenset[str] = frozenset()) -> None:
-        """Let go of sources and sinks at once; but not of the readers of sources to `keep`."""
+    def close(self, keep: Collection[SourceReader] = ()) -> None:
+        """Let go of sources and sinks at once; but not of the readers to `keep`."""
         for task in self._tasks:
-            if task.source and task.source.name not in keep:
-                task.source.close()
+            if task.source:
+                task.source.close(keep)
         for sink in self._sinks:
             sink.writer.close()
+        for file in self._lines:
+            linecache.cache.pop(file, None)
 
     def inject(self, barrier: Barrier) -> None:
         """Put a barrier behind what the sources have given so far."""
@@ -518,8 +519,15 @@ class Engine:
         barrier = source.take_barrier()
         if barrier:
             self._pass(task, barrier)
+            # In the same turn: the next barrier may be here before the next turn, again and again.
+            self._read_events(task, source)
             return True
-        if not source.readers or self._store.over or not self._has_room(task):
+        return self._read_events(task, source)
+
+    def _read_events(self, task: _Task, source: _SourceInput) -> bool:
+        # At the end sources are let go of, though memory is full: no commit comes before that.
+        paused = self._store.over and not source.stopping
+        if not source.readers or paused or not self._has_room(task):
             return False
         began = self._clock()
         events = source.read(task.limit)

@@ -37,7 +37,7 @@ class Part:
 
     directory: the identity of the worker's directory.
     deltas: those that its base lacks, in order, up to the checkpoint's epoch.
-    sinks: the mark of each sink, in the order of the graph.
+    sinks: of each sink, what it is known by (`sink`), and its `mark`.
     ended: the (source, partition) pairs it owns that have come to their end.
     counts: events read, received, written and set aside by it since the application began.
     """

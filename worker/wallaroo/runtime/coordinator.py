@@ -231,6 +231,9 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
 
     def handle(self, event: protocol.Event) -> None:
         """Take an event in, and carry out what comes of it."""
+        _or_end(self._handle, event)
+
+    def _handle(self, event: protocol.Event) -> None:
         with self._lock:
             before = self._machine.phase, self._machine.generation
             effects = self._machine.handle(event)

@@ -134,7 +134,12 @@ class Directory:
 
     def forget_state(self) -> None:
         """Remove the state of all workers."""
-        shutil.rmtree(self.path / "workers", ignore_errors=True)
+        forgotten = self.path / "forgotten"
+        shutil.rmtree(forgotten, ignore_errors=True)
+        if (self.path / "workers").exists():
+            (self.path / "workers").rename(forgotten)  # all or nothing
+            RealDisk().sync_folder(self.path)
+        shutil.rmtree(forgotten, ignore_errors=True)
 
     def write_control(self, address: str) -> None:
         self._write("control.json", {"pid": os.getpid(), "coordinator": address})

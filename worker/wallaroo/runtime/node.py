@@ -9,7 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from xxhash import xxh3_64_hexdigest
+
 from wallaroo.api.connectors import SinkConfig, SourceReader
+from wallaroo.connectors.file_sink import FileSinkConfig
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.engine import SLICE, Counters, Engine
 from wallaroo.dataflow.exchange import Outbox
@@ -45,6 +48,9 @@ from wallaroo.state.entries import StateDamaged, StateRefused
 from wallaroo.state.store import Store
 
 T = TypeVar("T")
+
+_DEAD_LETTERS = "dead letters, "
+_OVER = "entries to be written to disk: there are far more than --state-cache allows"
 
 #: Seconds of each slice that the base may take while there are events: a fifth. Encoding takes
 #: half: what is touched again before it is encoded costs more.
@@ -111,7 +117,7 @@ class Settings:
     worker: int
     folder: Path
     cache: int | None = None
-    dead_letters: SinkConfig[Any] | None = None
+    dead_letters: FileSinkConfig[str] | None = None
 
 
 @dataclass(eq=False)
@@ -200,9 +206,12 @@ class Node:
         #: Background work that must be over before the past is made the present.
         self._jobs = 0
         self._going_back: Recover | None = None
-        #: Readers of sources that listen, which outlive a recovery.
-        self._listening: dict[tuple[str, str], SourceReader] = {}
+        #: Readers that outlive a recovery.
+        self._lasting: dict[tuple[str, str], SourceReader] = {}
+        #: Marks of dead letters that are not written any more, for when they are again.
+        self._left: tuple[dict[str, Any], ...] = ()
         self._services: list[_Services] = []
+        self._identities: list[str] = []
 
     @property
     def store(self) -> Store | None:
@@ -235,6 +244,7 @@ class Node:
                     more = True
                     break
             over = store.over
+            self.host.waiting("memory", _OVER if over else "")
             more |= store.work(clock() + (_UPKEEP if store.encoded else SLICE))
             more |= over and not store.over  # sources may be read again
         except DataflowError as error:
@@ -288,8 +298,7 @@ class Node:
         self._running = False
         self._going_back = None
         if self.engine:
-            listening = {source.name for source in self.graph.sources if source.config.listens}
-            self.engine.close(keep=frozenset(listening))
+            self.engine.close(keep=list(self._lasting.values()))
             self.engine = None
         for services in self._services:
             services.close()
@@ -301,7 +310,11 @@ class Node:
     def _maybe_go_back(self) -> None:
         """Begin once no work of the time before is left that could still write."""
         to = self._going_back
-        if to is None or self._jobs:
+        if to is None:
+            return
+        why = "work in the background that must be over first" if self._jobs else ""
+        self.host.waiting("recovery", why)
+        if self._jobs:
             return
         self._going_back = None
         try:
@@ -336,10 +349,10 @@ class Node:
         configs = list(self.graph.sinks)
         if settings.dead_letters:
             configs.append(settings.dead_letters)
-        marks = self._marks(part, len(configs))
+        self._identities, marks = self._marks(configs, part, to.epoch, workers)
         writers = [
-            config.open(self._connector(f"sink-{index}", workers, tracked=True), mark)
-            for index, (config, mark) in enumerate(zip(configs, marks, strict=True))
+            config.open(self._sink_services(identity, workers), mark)
+            for config, identity, mark in zip(configs, self._identities, marks, strict=True)
         ]
         self.engine = engine = Engine(
             self.graph,
@@ -363,15 +376,48 @@ class Node:
             generation, engine, to.addresses, lambda: self._handle(Recovered(generation))
         )
 
-    def _marks(self, part: Part, sinks: int) -> tuple[dict[str, Any] | None, ...]:
-        """The mark of each sink; that of the dead letters comes last, and may be new or gone."""
-        lasting = len(self.graph.sinks)
-        if part.sinks and len(part.sinks) not in {lasting, lasting + 1}:
-            raise InputError(
-                f"the checkpoint knows {len(part.sinks)} sinks, the application has {lasting}; "
-                "start anew with another --dir, or put back what is missing"
-            )
-        return (*part.sinks, *[None] * sinks)[:sinks]
+    def _marks(
+        self, configs: list[SinkConfig[Any]], part: Part, epoch: int, workers: int
+    ) -> tuple[list[str], list[dict[str, Any] | None]]:
+        """By sink: what a checkpoint knows it by, and what that says of it.
+
+        Sinks may come and go between two runs, but the output that a checkpoint holds must have
+        its sink. Only dead letters may be turned off: theirs is published here.
+        """
+        names = [config.identity for config in configs]
+        if self.settings.dead_letters:
+            names[-1] = _DEAD_LETTERS + names[-1]
+        known = {each["sink"]: each for each in part.sinks if each}
+        # Sinks of one identity are told apart by their order.
+        identities = [
+            f"{name} #{names[:index].count(name) + 1}" for index, name in enumerate(names)
+        ]
+        left = [each for name, each in known.items() if name not in identities]
+        for each in left:
+            if not each["sink"].startswith(_DEAD_LETTERS):
+                raise InputError(
+                    f"the checkpoint of epoch {epoch} holds output of the sink {each['sink']}, "
+                    "which the application no longer has; put it back, or start anew with another "
+                    "--dir"
+                )
+            if each["mark"]:
+                services = self._sink_services(each["sink"], workers)
+                mark = each["mark"]
+                path = each["sink"].removeprefix(f"{_DEAD_LETTERS}file ").rpartition(" #")[0]
+                FileSinkConfig[str](path).open(services, mark).close()
+                each["mark"] = {**mark, "start": mark["start"] + mark["length"], "length": 0}
+                each["mark"]["pending"] = None
+        self._left = tuple(left)
+        return identities, [known.get(name, {}).get("mark") for name in identities]
+
+    def _named_marks(self, marks: tuple[dict[str, Any] | None, ...]) -> tuple[dict[str, Any], ...]:
+        named = zip(self._identities, marks, strict=True)
+        return (*({"sink": name, "mark": mark} for name, mark in named), *self._left)
+
+    def _sink_services(self, identity: str, workers: int) -> _Services:
+        return self._connector(
+            f"sink-{xxh3_64_hexdigest(identity.encode())}", workers, tracked=True
+        )
 
     def _open_sources(
         self,
@@ -388,14 +434,14 @@ class Node:
                 position, ended = engine.stored_position(source.name, name)
                 if ended:
                     continue
-                reader = self._listening.get((source.name, name))
+                reader = self._lasting.get((source.name, name))
                 if reader is None:
                     services = self._connector(
                         f"source-{index}", len(assignment.workers), tracked=False
                     )
                     reader = config.open(name, services, position)
-                    if config.listens:
-                        self._listening[source.name, name] = reader
+                    if reader.lasting:
+                        self._lasting[source.name, name] = reader
                         self._services.remove(services)
                 engine.read_from(source.name, name, reader)
 
@@ -444,7 +490,7 @@ class Node:
         part = Part(
             self._identity.id,
             self._store.deltas,
-            self.engine.marks,
+            self._named_marks(self.engine.marks),
             self.engine.ended_partitions,
             (cut.read, cut.received, cut.written, cut.dead),
         )

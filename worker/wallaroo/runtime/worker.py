@@ -58,6 +58,8 @@ T = TypeVar("T")
 FAILED = 3
 #: Seconds between full collections of garbage, at least, and of quiet before one.
 _COLLECT, _IDLE = 60.0, 1.0
+#: Blocks of memory by which it may grow beyond twice what it was, before one.
+_GROWTH = 1_000_000
 #: Seconds between reports to the coordinator.
 _REPORT = 0.25
 
@@ -270,6 +272,8 @@ class Worker:
         self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
     ) -> None:
         """Do blocking `work` in the background, then call `done` or `failed` here."""
+        if self._finishing:
+            return
 
         def carry_out() -> None:
             try:
@@ -286,6 +290,8 @@ class Worker:
             self._loop.call_soon_threadsafe(self._guarded, function, argument)
 
     def _guarded(self, function: Callable[[Any], None], argument: Any) -> None:
+        if self._finishing:
+            return
         try:
             function(argument)
         except DataflowError as error:
@@ -422,17 +428,23 @@ class _Garbage:
     """Keeps collections short: a full one looks at every state object, 0.1 us each.
 
     What has survived an epoch is set aside, so that collections see only what is newer. Cycles
-    among what was set aside are found when there is nothing else to do.
+    among what was set aside are found when there is nothing else to do, and when memory has
+    doubled.
     """
 
     def __init__(self) -> None:
         gc.collect()
         gc.freeze()
         self._collected = time.monotonic()
+        self._blocks = sys.getallocatedblocks()
 
     def freeze(self) -> None:
         """Set aside what lives."""
-        if gc.isenabled():  # else the application does as it likes
+        if not gc.isenabled():  # the application does as it likes
+            return
+        if sys.getallocatedblocks() > 2 * self._blocks + _GROWTH:
+            self.collect()
+        else:
             gc.collect(1)
             gc.freeze()
 
@@ -447,6 +459,7 @@ class _Garbage:
         gc.collect()
         gc.freeze()
         self._collected = time.monotonic()
+        self._blocks = sys.getallocatedblocks()
 
 
 class _Streams:

@@ -194,10 +194,14 @@ def filled(cls: type, attributes: dict[str, Any]) -> Any:
     if _data_descriptors(cls).isdisjoint(attributes):
         # Not by its __dict__: see wallaroo.state.layout.
         put = object.__setattr__
-        for name, value in attributes.items():
-            put(made, name, value)
-    else:
-        made.__dict__.update(attributes)
+        try:
+            for name, value in attributes.items():
+                put(made, name, value)
+        except TypeError:  # a name that is no str
+            made = object.__new__(cls)
+        else:
+            return made
+    made.__dict__.update(attributes)
     return made
 
 

@@ -128,12 +128,11 @@ class Form:
             rows, odd = self._layout.read(values)
             kind = ATTRIBUTES
             bare = [rows, self._layout.names, odd]
-        buffer = io.BytesIO()
         try:
-            _Pickler(buffer, 5).dump((keys, *bare))
+            payload = _builtin((keys, *bare))
         except Exception:  # not builtin, or no value at all, of which the codec says why
             return self.entries(keys, list(map(self.entry, keys, values)))
-        return Block(self._number, kind, len(keys), buffer.getvalue())
+        return Block(self._number, kind, len(keys), payload)
 
     def snapshot(self, value: Any) -> dict[str, Any] | None:
         """The attributes of a state object, if that is simple: for `attributes`."""
@@ -143,11 +142,11 @@ class Form:
 
     def attributes(self, keys: list[Key], snapshots: list[dict[str, Any]]) -> Block:
         """What `snapshot` gave, as a block."""
-        return Block(self._number, ATTRIBUTES, len(keys), pickle.dumps((keys, snapshots), 5))
+        return Block(self._number, ATTRIBUTES, len(keys), _builtin((keys, snapshots)))
 
     def entries(self, keys: list[Key], entries: list[bytes]) -> Block:
         """Entries as a block."""
-        return Block(self._number, ENTRIES, len(keys), pickle.dumps((keys, entries), 5))
+        return Block(self._number, ENTRIES, len(keys), _builtin((keys, entries)))
 
     def check(self, kind: int) -> None:
         """Raise `StateDamaged` if values of that kind can't be made state objects here."""
@@ -191,6 +190,13 @@ def as_entries(kind: int, values: list[Any]) -> list[bytes]:
     mark = _WHOLE if kind == WHOLE else _ATTRIBUTES
     dumps = pickle.dumps
     return [mark + dumps(value, 5) for value in values]
+
+
+def _builtin(value: Any) -> bytes:
+    """The pickle of a value that names no class; raises whatever else there is in it."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, 5).dump(value)
+    return buffer.getvalue()
 
 
 class _NotBuiltin(Exception):

@@ -47,7 +47,10 @@ class Layout:
     def snapshot(self, value: Any) -> dict[str, Any] | None:
         """The attributes of one object, if it fits and they can never change; else None."""
         get, names, defaults = self._get, self.names, self._defaults
-        if get is None or len(gc.get_referents(value)) != len(names) + 1:
+        if get is None:
+            return None
+        held = gc.get_referents(value)
+        if len(held) != len(names) + 1 or isinstance(held[0], dict):
             return None
         try:
             row = get(value)
@@ -71,7 +74,7 @@ class Layout:
         held = list(map(gc.get_referents, values))
         odd = [index for index, each in enumerate(held) if len(each) != count + 1]
         if count == 1:
-            odd += [index for index, each in enumerate(held) if type(each[0]) is dict]
+            odd += [index for index, each in enumerate(held) if isinstance(each[0], dict)]
         if odd:
             rows = [None] * len(values)
             unfit = set(odd)

@@ -36,6 +36,8 @@ class Live(dict[Key, Any]):
 
     def __missing__(self, key: Any) -> Any:
         place = self._place
+        if type(key) is not str and type(key) is not bytes:
+            return place.first_touch(self, key)  # a str of another class is no key of an entry
         frozen = place.frozen
         if frozen is not None:
             state = frozen.get(key, MISSING)

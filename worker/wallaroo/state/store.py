@@ -42,6 +42,8 @@ _BYTES = 64 << 20
 _AT_ONCE = 256 << 20
 #: How far above a bounded cache sources go on, in entries, if the cache is smaller than that.
 _ABOVE = 50_000
+#: Most entries of what is freed at once: 3 to 8 ms, a tenth of what one by one takes.
+_AT_A_TIME = 200_000
 #: A chunk should take about this long, in seconds.
 _SLICE = 0.0003
 
@@ -112,7 +114,7 @@ class Store:
         #: cache has no bound.
         self._touched: dict[int, list[tuple[Place, Live]]] = {}
         self._merge: _Merge | None = None
-        #: Dicts and sets to be taken apart bit by bit: freeing a large one at once takes long.
+        #: Dicts and sets to be freed, very large ones bit by bit.
         self._waste: deque[dict[Any, Any] | set[Any]] = deque()
         #: Restored blocks of places that are not open yet, newest first, by place.
         self._unopened: dict[int, list[Block]] = {}
@@ -248,10 +250,13 @@ class Store:
         waste = self._waste[0]
         if any(waste is place.rest for place in self._places.values()) or not waste:
             self._waste.popleft()
-            return
-        pop: Callable[[], Any] = waste.popitem if isinstance(waste, dict) else waste.pop
-        for _ in range(min(2 * CHUNK, len(waste))):
-            pop()
+        elif len(waste) <= _AT_A_TIME:
+            waste.clear()
+            self._waste.popleft()
+        else:
+            pop: Callable[[], Any] = waste.popitem if isinstance(waste, dict) else waste.pop
+            for _ in range(2 * CHUNK):
+                pop()
 
     # Deltas
 
