@@ -10,6 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from wallaroo.protocol.manifest import DeltaMark, Manifest
 from wallaroo.protocol.messages import Commit, Finish, Inject, Prepared, Recover, Resume, ToWorker
+from wallaroo.runtime.node import sink_folder
 
 if TYPE_CHECKING:
     from tests.simulation.sim_cluster import Cluster
@@ -133,16 +134,15 @@ class Invariants:
         for mark in part.deltas:
             if mark.epoch > base:
                 self._durable_delta(process, mark)
-        for index, sink in enumerate(part.sinks):
-            if sink is None:
-                continue
+        for named in part.sinks:
+            sink = (named or {})["mark"]
             path = Path(sink["path"])
             published = disk.durable(path)
             if published is None or len(published) < sink["start"]:
                 raise Violation(f"{process} prepares {message.epoch} before {path} is published")
             if sink["pending"] is None:
                 continue
-            pending = disk.durable(folder / f"sink-{index}" / sink["pending"])
+            pending = disk.durable(folder / sink_folder((named or {})["sink"]) / sink["pending"])
             if pending is None or len(pending) < sink["length"]:
                 raise Violation(f"{process} prepares {message.epoch} before its output is durable")
 
@@ -162,8 +162,8 @@ class Invariants:
         manifest = self.durable_manifest()
         most = 0
         for part in manifest.parts.values() if manifest else ():
-            for mark in part.sinks:
-                if mark and mark["path"] == str(path):
+            for mark in (each["mark"] for each in part.sinks if each):
+                if mark["path"] == str(path):
                     most = max(most, mark["start"] + mark["length"])
         if len(data) > most:
             raise Violation(f"{path} has {len(data)} bytes when {most} are committed")

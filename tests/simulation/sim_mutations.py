@@ -240,7 +240,11 @@ MISTAKES: dict[str, list[Mistake]] = {
         text(engine.Engine, "step", ("for offset in range(count):", "for offset in range(1):"))
     ],
     "recovery does not wait for work in the background": [
-        text(node.Node, "_maybe_go_back", ("if to is None or self._jobs:", "if to is None:"))
+        text(
+            node.Node,
+            "_maybe_go_back",
+            ("if self._jobs:", "if False:"),
+        )
     ],
     "an epoch begins while another is in flight": [
         text(
@@ -258,13 +262,6 @@ MISTAKES: dict[str, list[Mistake]] = {
             file_sink._Writer,
             "_published",
             ("if self._kept and self._kept[1] is output:", "if True:"),
-        )
-    ],
-    "a worker that comes when all has ended is refused": [
-        text(
-            coordinator.Coordinator,
-            "_registered",
-            ("[Tell(worker, session, Finish())]", "[Tell(worker, session, Refuse('too late'))]"),
         )
     ],
     "the name of a new folder is not synced": [

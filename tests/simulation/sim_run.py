@@ -6,6 +6,7 @@ python -m tests.simulation.sim_run --seed 17 --log        one, with all that hap
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import time
@@ -40,7 +41,7 @@ def small() -> Iterator[None]:
     files: list[Any] = []
 
     def opened(*arguments: Any) -> Any:
-        files.append(open(*arguments))
+        files.append(io.FileIO(*arguments))
         return files[-1]
 
     @lru_cache(maxsize=10_000)
@@ -60,7 +61,7 @@ def small() -> Iterator[None]:
         enter(mock.patch.multiple("wallaroo.state.store", CHUNK=2, _DELTAS=3, _ABOVE=4))
         enter(mock.patch.multiple("wallaroo.connectors.file_sink", _ROOM=300, _CHUNK=64))
         enter(mock.patch.multiple("wallaroo.connectors.file_source", _CHUNK=60))
-        enter(mock.patch("wallaroo.connectors.file_source.open", opened, create=True))
+        enter(mock.patch("wallaroo.connectors.file_source.io", SimpleNamespace(FileIO=opened)))
         # The same text is compiled once, and not kept for tracebacks.
         enter(
             mock.patch(

@@ -30,7 +30,6 @@ SEEDS = {
     "a stage that waits holds up all others": ("15", 0),
     "a final barrier lets sources go on": ("17", 1),
     "workers that have read all end the application": ("18", 0),
-    "a worker that comes when all has ended is refused": ("18", 160),
     "positions are taken after the cut": ("27", 1),
     "pending output is not synced": ("28", 0),
     "output is published before its commit": ("28", 0),

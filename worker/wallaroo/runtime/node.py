@@ -166,6 +166,11 @@ class _Services:
             task.cancel()
 
 
+def sink_folder(identity: str) -> str:
+    """The name of the folder of the sink that a checkpoint knows by `identity`."""
+    return f"sink-{xxh3_64_hexdigest(identity.encode())}"
+
+
 class Node:
     """Worker `settings.worker` of an application.
 
@@ -415,9 +420,7 @@ class Node:
         return (*({"sink": name, "mark": mark} for name, mark in named), *self._left)
 
     def _sink_services(self, identity: str, workers: int) -> _Services:
-        return self._connector(
-            f"sink-{xxh3_64_hexdigest(identity.encode())}", workers, tracked=True
-        )
+        return self._connector(sink_folder(identity), workers, tracked=True)
 
     def _open_sources(
         self,
