@@ -208,6 +208,7 @@ def worker(
     # Most objects here are state that lives long; to look for cycles among young ones as often as
     # by default costs a twentieth. The application's own setting, if any, comes later and wins.
     gc.set_threshold(10_000, 10, 10)
+    sys.setswitchinterval(0.0005)
     at = Directory(directory)
     try:
         program = load(app, arguments)

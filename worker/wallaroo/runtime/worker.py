@@ -56,6 +56,8 @@ T = TypeVar("T")
 
 #: Exit code of a worker that stopped the application, and said why.
 FAILED = 3
+#: What background threads are niced to: the base is written in bursts of CPU time.
+_NICE = 10
 #: Seconds between full collections of garbage, at least, and of quiet before one.
 _COLLECT, _IDLE = 60.0, 1.0
 #: Blocks of memory by which it may grow beyond twice what it was, before one.
@@ -127,7 +129,9 @@ class Worker:
         self._sockets = sockets
         # One for each source and sink: one that blocks holds up no other. The rest for the state.
         connectors = [*program.graph.sources, *program.graph.sinks]
-        self._threads = ThreadPoolExecutor(len(connectors) + 4, "background")
+        self._threads = ThreadPoolExecutor(
+            len(connectors) + 4, "background", initializer=_step_back
+        )
         self._control: _Control | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: _Streams | None = None
@@ -157,7 +161,8 @@ class Worker:
             ),
             self,
             RealDisk(),
-            RocksBase,
+            # The database's own threads step back, too, if they are made by one that does.
+            lambda path: self._threads.submit(RocksBase, path).result(),
             Codec(AllowList([self.program.path.parent])),
             time.perf_counter,
             uuid.uuid4().hex,
@@ -422,6 +427,12 @@ class Worker:
             waiting=[f"{what}: {why}" for what, why in sorted(self._waiting.items())],
             dead_letters=counters.dead,
         )
+
+
+def _step_back() -> None:
+    """Let this thread run when the dataflow leaves a processor free."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 class _Garbage:
