@@ -50,7 +50,7 @@ class Live:
         waiting = [text for worker in status["workers"] for text in worker["waiting"]]
         if waiting:
             parts.append(f"waiting for {waiting[0]}")
-        self._live.update(Text("  ".join(parts), overflow="ellipsis", no_wrap=True))
+        self._live.update(Text("  ".join(parts), overflow="ellipsis", no_wrap=True), refresh=True)
 
     def tell(self, what: str) -> None:
         self._console.print(what, markup=False, highlight=False)

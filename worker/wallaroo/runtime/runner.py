@@ -31,6 +31,8 @@ from wallaroo.runtime.worker import FAILED
 
 #: Seconds between looks at the processes, and between questions to the coordinator.
 _LOOK, _ASK = 0.02, 0.5
+#: The same until the application runs.
+_ASK_FIRST = 0.1
 #: Seconds for a worker to end when it is told to by a signal.
 _PATIENCE = 2.0
 #: At which of its deaths, without a checkpoint in between, a worker is given up.
@@ -251,7 +253,10 @@ class Runner:
                 self._look_after(each, now, view, client, spawn)
             if self._signals > 1:
                 raise Interrupted
-            if now - asked > _ASK or (self._signals and not self._stop_told):
+            # It shows that it runs as soon as it does.
+            if now - asked > (_ASK if self._generation else _ASK_FIRST) or (
+                self._signals and not self._stop_told
+            ):
                 asked = now
                 self._ask(client, view)
             time.sleep(_LOOK)
