@@ -8,7 +8,7 @@ from tests.unit.dataflow import pipelines as p
 from tests.unit.dataflow.cluster import Cluster, Reader, Writer, engine_of, run_dry
 
 import wallaroo
-from wallaroo.api.connectors import Services
+from wallaroo.api.connectors import Services, SourceReader
 from wallaroo.dataflow.barrier import Barrier
 
 
@@ -145,3 +145,24 @@ def test_a_source_that_is_stopped_is_let_go_of_though_memory_is_full(
     assert reader.given == 0, "it pauses"
     cluster.barrier(1, final=True)
     assert reader.given == 50
+
+
+class Lasting(SourceReader):
+    """Goes on over a recovery, and has no end of its own."""
+
+    lasting = True
+
+    def read(self, limit: int) -> list[Any]:
+        return []
+
+
+def test_a_reader_that_was_stopped_before_a_recovery_has_not_ended_after_it() -> None:
+    reader = Lasting()
+    ended = []
+    for _ in range(2):
+        engine = engine_of(p.application(p.source()), readers={"numbers": reader})
+        engine.inject(Barrier(1, final=True))
+        run_dry(engine)
+        ended.append(engine.ended_partitions)
+    assert reader.ended
+    assert ended == [frozenset(), frozenset()]

@@ -62,10 +62,8 @@ class Counters:
 class _SourceInput:
     """A stage's source on this worker: the partitions that it reads here, one after the other."""
 
-    def __init__(self, name: str, place: Place, *, listens: bool) -> None:
+    def __init__(self, name: str, place: Place) -> None:
         self.name = name
-        #: Such a source has no end of its own: if it has ended, it was stopped.
-        self._listens = listens
         self.readers: deque[SourceReader] = deque()
         #: What the checkpoint says of each partition.
         self._place = place
@@ -94,7 +92,7 @@ class _SourceInput:
     def freeze(self, encode: Callable[[Any], bytes]) -> None:
         """Make the positions, as they are now, part of the cut."""
         for partition, reader in list(self._open.items()):
-            ended = reader.ended and not reader.stopped and not self._listens
+            ended = reader.ended and not reader.stopped
             entry = {"position": encode(reader.position()), "ended": ended}
             if ended:
                 self.ended.add(partition)
@@ -129,7 +127,8 @@ class _SourceInput:
         if barrier.final and not self.stopping:
             self.stopping = True
             for reader in self.readers:
-                reader.stopped = not reader.ended
+                # One that goes on over a recovery may have been stopped before it.
+                reader.stopped = reader.stopped or not reader.ended
                 reader.stop()
             self.readers = deque(reader for reader in self.readers if not reader.ended)
         if barrier.final and self.readers:
@@ -292,7 +291,7 @@ class Engine:
 
         place = self._store.place(self._numbers[title], title, dict, point)
         place.point = point  # there may be more partitions than at the last recovery
-        return _SourceInput(node.name, place, listens=node.config.listens)
+        return _SourceInput(node.name, place)
 
     def _outbox(self, edge: Edge, other: int, wake: Callable[[Outbox], None]) -> Outbox:
         outbox = Outbox(edge, other, self._codec, lambda: wake(outbox))
