@@ -37,6 +37,14 @@ class Failure:
             object.__setattr__(self, name, text)
 
 
+def to_be_mended(what: str) -> str:
+    """What went wrong with a disk, and that nothing but time is lost by it."""
+    return (
+        f"{what}; nothing is lost: run again when that is mended, and it goes on from the last "
+        "checkpoint"
+    )
+
+
 class DataflowError(Exception):
     """Processing an event failed; carries the `Failure`."""
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import grpc
 import structlog
 
-from wallaroo.errors import Failure
+from wallaroo.errors import Failure, to_be_mended
 from wallaroo.protocol import coordinator as protocol
 from wallaroo.protocol.manifest import Manifest
 from wallaroo.protocol.messages import Failed, Inject, Register
@@ -267,12 +267,7 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
             self._manifests.add(manifest)
         except OSError as error:
             why = f"can't write a manifest in {self._manifests.folder}: {error.strerror or error}"
-            self._fail(
-                Failure(
-                    f"{why}; nothing is lost: run again when that is mended, and it goes on from "
-                    "the last checkpoint"
-                )
-            )
+            self._fail(Failure(to_be_mended(why)))
             return
         took = time.monotonic() - self._injected
         self.handle(protocol.Persisted(manifest.generation, manifest.epoch))

@@ -19,7 +19,7 @@ from wallaroo.dataflow.exchange import Outbox
 from wallaroo.dataflow.failures import refused
 from wallaroo.dataflow.graph import Graph
 from wallaroo.disk import Disk
-from wallaroo.errors import DataflowError, Failure, InputError
+from wallaroo.errors import DataflowError, Failure, InputError, to_be_mended
 from wallaroo.partitioning import Assignment
 from wallaroo.protocol.manifest import DeltaMark, Part
 from wallaroo.protocol.member import (
@@ -252,14 +252,8 @@ class Node:
             self.host.waiting("memory", _OVER if over else "")
             more |= store.work(clock() + (_UPKEEP if store.encoded else SLICE))
             more |= over and not store.over  # sources may be read again
-        except DataflowError as error:
-            self.host.fail(error.failure)
-            return False
-        except StateRefused as error:
-            self.host.fail(refused(error))
-            return False
-        except StateDamaged as error:
-            self.host.fail(Failure(str(error)))
+        except (DataflowError, StateRefused, StateDamaged) as error:
+            self._fail(error)
             return False
         self._maybe_write()
         self._maybe_job()
@@ -324,12 +318,8 @@ class Node:
         self._going_back = None
         try:
             self._go_back(to)
-        except (InputError, StateDamaged) as error:
-            self.host.fail(Failure(str(error)))
-        except DataflowError as error:
-            self.host.fail(error.failure)
-        except OSError as error:
-            self._disk_failed(error)
+        except (InputError, DataflowError, StateDamaged, OSError) as error:
+            self._fail(error)
 
     def _go_back(self, to: Recover) -> None:
         settings, generation = self.settings, to.generation
@@ -407,11 +397,8 @@ class Node:
                 )
             if each["mark"]:
                 services = self._sink_services(each["sink"], workers)
-                mark = each["mark"]
                 path = each["sink"].removeprefix(f"{_DEAD_LETTERS}file ").rpartition(" #")[0]
-                FileSinkConfig[str](path).open(services, mark).close()
-                each["mark"] = {**mark, "start": mark["start"] + mark["length"], "length": 0}
-                each["mark"]["pending"] = None
+                FileSinkConfig[str](path).open(services, each["mark"]).close()
         self._left = tuple(left)
         return identities, [known.get(name, {}).get("mark") for name in identities]
 
@@ -477,7 +464,7 @@ class Node:
                 self._written = mark
                 self._maybe_durable()
 
-        self.submit(delta.write, wrote, self._disk_failed)
+        self.submit(delta.write, wrote, self._fail)
 
     def _has_held(self, generation: int, epoch: int) -> None:
         if generation == self.member.generation:
@@ -514,7 +501,7 @@ class Node:
         assert store
         job = store.take_job()
         if job is not None:
-            self.submit(job, store.job_done, self._disk_failed)
+            self.submit(job, store.job_done, self._fail)
 
     def submit(
         self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
@@ -533,17 +520,17 @@ class Node:
         self._jobs += 1
         self.host.submit(work, over(done), over(failed))
 
-    def _disk_failed(self, error: Exception) -> None:
-        if isinstance(error, OSError):
-            where = error.filename or self.settings.folder
-            why = f"can't write {where}: {error.strerror}"
-            self.host.fail(
-                Failure(
-                    f"{why}; nothing is lost: run again when that is mended, and it goes on from "
-                    "the last checkpoint"
-                )
-            )
-        elif isinstance(error, StateDamaged | InputError):
-            self.host.fail(Failure(str(error)))
-        else:
-            raise error
+    def _fail(self, error: Exception) -> None:
+        """Stop the application in words; raises `error` itself if it is a mistake of ours."""
+        match error:
+            case DataflowError():
+                self.host.fail(error.failure)
+            case StateRefused():
+                self.host.fail(refused(error))
+            case StateDamaged() | InputError():
+                self.host.fail(Failure(str(error)))
+            case OSError():
+                where = error.filename or self.settings.folder
+                self.host.fail(Failure(to_be_mended(f"can't write {where}: {error.strerror}")))
+            case _:
+                raise error

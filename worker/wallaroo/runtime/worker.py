@@ -29,7 +29,7 @@ from wallaroo.connectors.file_sink import FileSinkConfig
 from wallaroo.dataflow.engine import Counters, Engine, places
 from wallaroo.dataflow.exchange import Outbox
 from wallaroo.disk import RealDisk
-from wallaroo.errors import DataflowError, Failure, InputError
+from wallaroo.errors import DataflowError, Failure, InputError, to_be_mended
 from wallaroo.partitioning import Assignment
 from wallaroo.protocol import coordinator as protocol
 from wallaroo.protocol.manifest import Manifest
@@ -172,8 +172,8 @@ class Worker:
         server = await self._receiver.serve(self._address)
         service, coordinator = self._coordinate() if self.worker == 0 else (None, None)
         self._join()
-        self._keep(self._beat())
-        self._keep(self._drive())
+        self.spawn(self._beat())
+        self.spawn(self._drive())
         await self._done.wait()
         self._finishing = True
         for task in list(self._tasks):
@@ -313,9 +313,6 @@ class Worker:
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine until it is cancelled, or the worker ends."""
-        return self._keep(task)
-
-    def _keep(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         running = self._loop.create_task(task)
         self._tasks.add(running)
         running.add_done_callback(self._ran)
@@ -592,10 +589,7 @@ def run_worker(program: Program, options: Options, directory: Directory, sockets
         reason = str(error)
     except OSError as error:  # on the way to work: later ones have their own words
         where = error.filename or directory.worker(options.worker)
-        reason = (
-            f"can't use {where}: {error.strerror or error}; nothing is lost: run again when that "
-            "is mended, and it goes on from the last checkpoint"
-        )
+        reason = to_be_mended(f"can't use {where}: {error.strerror or error}")
     failure = Failure(reason, worker=options.worker)
     _leave_word(lambda place: place.write_failure(options.worker, failure), directory, sockets)
     _log.error("stopped", reason=reason)
