@@ -25,7 +25,7 @@ import events
 import throughput_app
 import wallaroo
 from wallaroo.api.connectors import Services, SinkConfig, SinkWriter, SourceConfig, SourceReader
-from wallaroo.dataflow.engine import BATCH, SLICE, Engine, places
+from wallaroo.dataflow.engine import BATCH, SLICE, Engine
 from wallaroo.dataflow.graph import build_graph
 from wallaroo.partitioning import Assignment, hash_key
 from wallaroo.state.allowlist import AllowList
@@ -90,7 +90,7 @@ def _engine(worker: int, workers: int, codec: Codec) -> tuple[Engine, _Reader]:
         Assignment.first(workers),
         codec,
         memory_store(codec),
-        {name: number for number, name in enumerate(places(graph))},
+        {name: number for number, name in enumerate(graph.places)},
         {"words": {"words": 0}},
         [_Dropped()],
         wake=lambda _: None,

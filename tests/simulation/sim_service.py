@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.sim_control import Session
 
-from wallaroo.dataflow.engine import places
 from wallaroo.protocol import coordinator as protocol
 from wallaroo.protocol.manifest import Manifest
 from wallaroo.protocol.messages import FromWorker, Register
@@ -28,7 +27,7 @@ class Service:
             name = graph.application.name
             manifest = Manifest(name, 0, 0, scenario.assignment, {}, {})
         found = {source.name: source.config.partitions() for source in graph.sources}
-        manifest = manifest.for_program(places(graph), found)
+        manifest = manifest.for_program(graph.places, found)
         cluster.invariants.starts(manifest)
         self.machine = protocol.Coordinator(manifest, "fingerprint", scenario.interval)
         self.sessions: dict[str, Session] = {}

@@ -23,7 +23,7 @@ from wallaroo.api.connectors import SinkConfig, SinkWriter, SourceReader
 from wallaroo.api.pipeline import Application, ordered
 from wallaroo.api.steps import Encoder
 from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.engine import Engine, places
+from wallaroo.dataflow.engine import Engine
 from wallaroo.dataflow.exchange import Outbox
 from wallaroo.dataflow.graph import Graph, build_graph
 from wallaroo.disk import RealDisk
@@ -207,7 +207,7 @@ class _Cluster:
             self.assignment,
             codec,
             memory_store(codec),
-            {name: number for number, name in enumerate(places(self.graph))},
+            {name: number for number, name in enumerate(self.graph.places)},
             partitions,
             [_Recorder(encoded) for encoded in self.encoded],
             wake=lambda _: None,

@@ -20,9 +20,9 @@ from unittest import mock
 from wallaroo.api.connectors import SinkWriter, SourceReader
 from wallaroo.api.pipeline import Application
 from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.engine import Engine, places, source_place
+from wallaroo.dataflow.engine import Engine
 from wallaroo.dataflow.exchange import Outbox
-from wallaroo.dataflow.graph import Graph, Stage, build_graph
+from wallaroo.dataflow.graph import Graph, Stage, build_graph, source_place
 from wallaroo.partitioning import INTERVAL, Assignment, Piece, hash_key
 from wallaroo.state.allowlist import AllowList
 from wallaroo.state.codec import Codec
@@ -155,7 +155,7 @@ def engine_of(
 
 def numbers(graph: Graph) -> dict[str, int]:
     """A number for each place of the graph."""
-    return {name: number for number, name in enumerate(places(graph))}
+    return {name: number for number, name in enumerate(graph.places)}
 
 
 def run_dry(engine: Engine) -> None:

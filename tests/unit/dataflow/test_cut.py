@@ -19,7 +19,8 @@ from tests.unit.dataflow.pipelines import tallies
 
 import wallaroo
 from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.engine import Engine, source_place
+from wallaroo.dataflow.engine import Engine
+from wallaroo.dataflow.graph import source_place
 from wallaroo.errors import DataflowError
 from wallaroo.partitioning import hash_key
 from wallaroo.state.codec import Codec

@@ -26,9 +26,10 @@ from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.coordinator import HEARTBEAT
 from wallaroo.runtime.directory import Directory, default_directory
-from wallaroo.runtime.runner import Interrupted, Runner, RunOptions, Stopped, WorkerEnded
+from wallaroo.runtime.options import Options
+from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
 from wallaroo.runtime.worker import FAILED as WORKER_FAILED
-from wallaroo.runtime.worker import Options, die_with_parent, keep_from_children, run_worker
+from wallaroo.runtime.worker import die_with_parent, keep_from_children, run_worker
 
 #: What can't start exits with 2, what stops by a failure with 1, what is killed with 130.
 _CANNOT_START, _FAILED, _KILLED = 2, 1, 130
@@ -150,9 +151,7 @@ def run(
     at = Directory(cwd / (directory or default_directory(program.name)))
     console = Console(stderr=True)
     view = show.Live(console, workers) if console.is_terminal else show.Log(workers)
-    options = RunOptions(
-        workers, interval, cache, cwd / on_error[1] if on_error else None, patience
-    )
+    options = Options(workers, interval, cache, cwd / on_error[1] if on_error else None, patience)
     with view:
         try:
             status = Runner(program, options, at, cwd).run(view)
@@ -217,8 +216,8 @@ def worker(
         at.write_failure(worker, Failure(message, worker=worker))
         _leave(WORKER_FAILED)
     dead_letters = on_error[1] if on_error else None
-    options = Options(worker, workers, interval, cache, dead_letters, patience)
-    _leave(run_worker(program, options, at, sockets))
+    options = Options(workers, interval, cache, dead_letters, patience)
+    _leave(run_worker(program, worker, options, at, sockets))
 
 
 @cli.command()

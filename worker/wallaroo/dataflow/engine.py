@@ -22,7 +22,7 @@ from wallaroo.dataflow.codegen import Batch, Line, generate
 from wallaroo.dataflow.deadletters import DeadLetters
 from wallaroo.dataflow.exchange import Inbox, Outbox
 from wallaroo.dataflow.failures import explain, position_refused
-from wallaroo.dataflow.graph import Edge, Graph, Stage
+from wallaroo.dataflow.graph import Edge, Graph, Stage, source_place
 from wallaroo.errors import DataflowError, Failure, shorten
 from wallaroo.partitioning import Assignment, hash_key, normalize_key
 from wallaroo.state.codec import Codec, CodecError
@@ -179,22 +179,6 @@ class _Sink:
     #: The last epoch that it holds safely, and its mark.
     held: int = 0
     mark: dict[str, Any] | None = None
-
-
-def source_place(source: str) -> str:
-    """The name of the place where the positions of a source are entries."""
-    return f"source {source}"
-
-
-def places(graph: Graph) -> list[str]:
-    """The names of all places of an application that have entries."""
-    state = [
-        operation.place
-        for stage in graph.stages
-        for operation in stage.operations
-        if operation.place
-    ]
-    return [*state, *(source_place(source.name) for source in graph.sources)]
 
 
 class Engine:

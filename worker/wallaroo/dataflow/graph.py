@@ -40,6 +40,11 @@ _LOOPS = 8
 _BRANCHES = 4
 
 
+def source_place(source: str) -> str:
+    """The name of the place where the positions of a source are entries."""
+    return f"source {source}"
+
+
 @dataclass(frozen=True)
 class Operation:
     """A step at its place in the pipeline.
@@ -117,6 +122,17 @@ class Graph:
     def exchanges(self) -> list[Edge]:
         """The edges that lead to other workers."""
         return [edge for edge in self.edges if edge.routed]
+
+    @property
+    def places(self) -> list[str]:
+        """The names of all places that have entries: of state, and of sources' positions."""
+        state = [
+            operation.place
+            for stage in self.stages
+            for operation in stage.operations
+            if operation.place
+        ]
+        return [*state, *(source_place(source.name) for source in self.sources)]
 
     def inputs(self, stage: Stage) -> list[Edge]:
         """The edges that lead to `stage`."""

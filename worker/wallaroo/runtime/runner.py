@@ -27,6 +27,7 @@ from wallaroo.runtime.application import Program
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory, Sockets, worker_socket
 from wallaroo.runtime.manifests import Manifests
+from wallaroo.runtime.options import Options
 from wallaroo.runtime.worker import FAILED
 
 #: Seconds between looks at the processes, and between questions to the coordinator.
@@ -77,31 +78,6 @@ class View(Protocol):
         """Something that a person should know."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run is started with, beside the application.
-
-    workers: how many, if the application begins. For the rest see
-    `wallaroo.runtime.worker.Options`.
-    """
-
-    workers: int = 1
-    interval: float = 1.0
-    cache: int | None = None
-    dead_letters: Path | None = None
-    patience: float = 10.0
-
-    def flags(self) -> list[str]:
-        """For a worker."""
-        flags = ["--workers", str(self.workers), "--checkpoint-interval", f"{self.interval}s"]
-        flags += ["--heartbeat-timeout", f"{self.patience}s"]
-        if self.cache is not None:
-            flags += ["--state-cache", str(self.cache)]
-        if self.dead_letters is not None:
-            flags += ["--on-error", "dead-letter", str(self.dead_letters)]
-        return flags
-
-
 @dataclass(eq=False)
 class _Process:
     """A worker's process, or the time at which its successor starts."""
@@ -123,9 +99,7 @@ class Runner:
     cwd: the folder in which the workers start.
     """
 
-    def __init__(
-        self, program: Program, options: RunOptions, directory: Directory, cwd: Path
-    ) -> None:
+    def __init__(self, program: Program, options: Options, directory: Directory, cwd: Path) -> None:
         self._program = program
         self._cwd = cwd
         self._options = options

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ import grpc.aio
 import structlog
 
 from wallaroo.connectors.file_sink import FileSinkConfig
-from wallaroo.dataflow.engine import Counters, Engine, places
+from wallaroo.dataflow.engine import Counters, Engine
 from wallaroo.dataflow.exchange import Outbox
 from wallaroo.disk import RealDisk
 from wallaroo.errors import DataflowError, Failure, InputError, to_be_mended
@@ -46,6 +46,7 @@ from wallaroo.runtime.exchange import Lost, Receiver, Sender
 from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.messages import from_worker_message, status_dict, to_worker
 from wallaroo.runtime.node import Node, Settings
+from wallaroo.runtime.options import Options
 from wallaroo.state.allowlist import AllowList
 from wallaroo.state.base import RocksBase
 from wallaroo.state.codec import Codec, CodecError
@@ -96,36 +97,17 @@ def keep_from_children(lock: int) -> None:
     os.set_inheritable(lock, False)
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a worker process is started.
-
-    workers: how many there are when the application begins.
-    interval: seconds between checkpoints; 0 for none but the last.
-    cache: entries of state that may be in memory; None for all.
-    dead_letters: where to write events for which a user's function raises; None to stop instead.
-    patience: seconds of silence after which a worker counts as lost.
-    """
-
-    worker: int
-    workers: int
-    interval: float = 1.0
-    cache: int | None = None
-    dead_letters: Path | None = None
-    patience: float = 10.0
-
-
 class Worker:
-    """A worker with its state and log in `directory`, and its socket in `sockets`."""
+    """Worker `worker`, with its state and log in `directory`, and its socket in `sockets`."""
 
     def __init__(
-        self, program: Program, options: Options, directory: Directory, sockets: Path
+        self, program: Program, worker: int, options: Options, directory: Directory, sockets: Path
     ) -> None:
         self.program = program
-        self.worker = options.worker
+        self.worker = worker
         self._options = options
         self._directory = directory
-        self._folder = directory.worker(options.worker)
+        self._folder = directory.worker(worker)
         self._sockets = sockets
         # One for each source and sink: one that blocks holds up no other. The rest for the state.
         connectors = [*program.graph.sources, *program.graph.sinks]
@@ -205,7 +187,7 @@ class Worker:
             manifest = Manifest(self.program.name, 0, 0, assignment, {}, {})
         found = {source.name: source.config.partitions() for source in graph.sources}
         try:
-            manifest = manifest.for_program(places(graph), found)
+            manifest = manifest.for_program(graph.places, found)
         except ValueError as error:
             raise InputError(f"{error}; start anew with another --dir, or put it back") from None
         machine = protocol.Coordinator(manifest, self.program.fingerprint, self._options.interval)
@@ -581,17 +563,19 @@ class _Control:
         self._channel.close()
 
 
-def run_worker(program: Program, options: Options, directory: Directory, sockets: Path) -> int:
+def run_worker(
+    program: Program, worker: int, options: Options, directory: Directory, sockets: Path
+) -> int:
     """Run a worker in this process until the application ends; returns the exit code."""
     try:
-        return asyncio.run(Worker(program, options, directory, sockets).run())
+        return asyncio.run(Worker(program, worker, options, directory, sockets).run())
     except InputError as error:
         reason = str(error)
     except OSError as error:  # on the way to work: later ones have their own words
-        where = error.filename or directory.worker(options.worker)
+        where = error.filename or directory.worker(worker)
         reason = to_be_mended(f"can't use {where}: {error.strerror or error}")
-    failure = Failure(reason, worker=options.worker)
-    _leave_word(lambda place: place.write_failure(options.worker, failure), directory, sockets)
+    failure = Failure(reason, worker=worker)
+    _leave_word(lambda place: place.write_failure(worker, failure), directory, sockets)
     _log.error("stopped", reason=reason)
     return FAILED
 
