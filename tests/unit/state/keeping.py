@@ -14,6 +14,8 @@ from wallaroo.state.store import Store
 
 CODEC = Codec(AllowList([Path(__file__).parent]))
 FOLDER = Path("/state/deltas")
+#: Whether to use what is written in C.
+NATIVE = False
 
 
 class DictBatch:
@@ -79,7 +81,7 @@ class Keeper:
         self.store = self.open()
 
     def open(self) -> Store:
-        return Store(self.disk, FOLDER, CODEC, self.base, self.clock, self.cache)
+        return Store(self.disk, FOLDER, CODEC, self.base, self.clock, self.cache, native=NATIVE)
 
     def work(self) -> None:
         while self.store.work(0):

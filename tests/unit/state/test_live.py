@@ -30,7 +30,7 @@ class Raw(bytes):
 
 
 @pytest.fixture
-def keeper() -> Keeper:
+def keeper(native: bool) -> Keeper:
     return Keeper()
 
 
@@ -170,13 +170,16 @@ def test_whatever_is_touched_after_the_barrier_comes_back(keeper: Keeper, value:
     assert keeper.store.place(1, "hold", Holder).live["a"].value == value
 
 
+@pytest.mark.parametrize("native", [False], indirect=True)
 def test_a_touch_through_the_state_of_a_past_epoch_is_a_mistake(place: Place) -> None:
+    """A table in C is the same in every epoch."""
     old = place.live
     place.freeze()
     with pytest.raises(RuntimeError, match="past epoch"):
         old["a"]
 
 
+@pytest.mark.parametrize("native", [False], indirect=True)
 def test_without_checkpoints_there_is_nothing_beside_the_dict(place: Place) -> None:
     for number in range(100):
         place.live[str(number)].count += 1

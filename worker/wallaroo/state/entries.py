@@ -6,6 +6,7 @@ application's classes; entries that need one are bytes of their own within the b
 made objects only when their key is touched.
 """
 
+import contextlib
 import io
 import pickle
 import struct
@@ -134,6 +135,10 @@ class Form:
             return self.entries(keys, list(map(self.entry, keys, values)))
         return Block(self._number, kind, len(keys), payload)
 
+    def lesson(self) -> tuple[type, tuple[str, ...], tuple[Any, ...]] | None:
+        """How plain state objects are read by name now: see `Layout.lesson`."""
+        return None if self._layout is None else self._layout.lesson()
+
     def snapshot(self, value: Any) -> dict[str, Any] | None:
         """The attributes of a state object, if that is simple: for `attributes`."""
         if self._layout is None or type(value) is not self._class:
@@ -181,6 +186,17 @@ def open_block(block: Block) -> tuple[list[Key], list[Any]]:
     except Exception as error:
         raise StateDamaged(f"a block of entries can't be read: {message_of(error)}") from error
     return keys, values
+
+
+def open_rows(block: Block) -> tuple[list[Key], list[Any], tuple[str, ...]] | None:
+    """Keys, rows of attributes and their names, if that is all that a block has; else None."""
+    if block.kind != ATTRIBUTES:
+        return None
+    with contextlib.suppress(Exception):  # whoever opens it as usual says what is wrong
+        keys, rows, names, odd = _Unpickler(io.BytesIO(block.payload)).load()
+        if not odd and type(names) is tuple and len(keys) == len(rows) == block.entries:
+            return keys, rows, names
+    return None
 
 
 def as_entries(kind: int, values: list[Any]) -> list[bytes]:

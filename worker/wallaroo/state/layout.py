@@ -65,6 +65,12 @@ class Layout:
                 return None
         return dict(zip(names, row, strict=True))
 
+    def lesson(self) -> tuple[type, tuple[str, ...], tuple[Any, ...]] | None:
+        """The class, the names, and what the class itself has under them; None if not known."""
+        if self._get is None or not all(map(str.isidentifier, self.names)):
+            return None
+        return self._class, self.names, tuple(_static(self._class, name) for name in self.names)
+
     def _read(self, values: list[Any]) -> tuple[list[Any], list[int]]:
         get = self._get
         if get is None:

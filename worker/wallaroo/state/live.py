@@ -118,7 +118,7 @@ class Place:
 
     def first_touch(self, live: Live, key: object) -> Any:
         """The state of a key that is not in memory, put into `live`."""
-        proper = _exact(normalize_key(key))
+        proper = exact(normalize_key(key))
         if proper is not key:  # an int, which is looked up as its character
             return live[proper]
         if live is not self.live:
@@ -129,6 +129,8 @@ class Place:
         state = self.load(proper) if entry is None else self.form.opened(proper, *entry)
         if state is MISSING:
             state = self._make()
+            if proper in live:  # what makes a state has touched it: there is one of a key
+                return live[proper]
             self.made += 1
         elif entry is not None:
             del self.stored[proper]
@@ -236,6 +238,47 @@ class Place:
         for key, entry in self.stored.items():
             yield key, self.form.opened(key, *entry)
 
+    # The bounded cache
+
+    @property
+    def evictable(self) -> int:
+        """How many entries eviction has to look at before it has seen all."""
+        return len(self.rest)
+
+    def evict(
+        self, limit: int, kept: int, unsynced: list[Live], recent: list[Live]
+    ) -> tuple[int, int]:
+        """Look at up to `limit` entries, oldest first, and drop those that can be.
+
+        unsynced: of past epochs, what the base has not; that stays. recent: what the last merge
+        brought; that is spared once. kept: how many in a row have stayed so far. Returns that as
+        it is now, and how many were dropped.
+        """
+        order, rest, dropped = self.order, self.rest, 0
+        assert order is not None
+        unsynced = [*unsynced, self.live]
+        for _ in range(min(limit, len(order))):
+            key = order.popleft()
+            if any(key in live for live in unsynced):
+                kept += 1
+                order.append(key)
+                continue
+            kept = 0
+            spared = [live for live in recent if key in live]
+            if spared:
+                for live in spared:
+                    del live[key]
+                order.append(key)
+            else:
+                del rest[key]
+                dropped += 1
+        return kept, dropped
+
+    def forget_stored(self) -> dict[Key, tuple[int, Any]] | None:
+        """The base has what was restored: what of it was not touched need not be in memory."""
+        stored, self.stored = self.stored, {}
+        return stored or None
+
     # Rollback
 
     def drop(self, touched: list[Live]) -> None:
@@ -271,7 +314,7 @@ class Place:
                 stored[key] = kind, value
 
 
-def _exact(key: Key) -> Key:
+def exact(key: Key) -> Key:
     """`key` as an instance of str or bytes itself."""
     if type(key) is str or type(key) is bytes:
         return key

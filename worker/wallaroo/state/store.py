@@ -23,6 +23,7 @@ from wallaroo.state.base import Base, Batch
 from wallaroo.state.codec import Codec
 from wallaroo.state.delta import Content, Delta, is_delta, read_delta
 from wallaroo.state.entries import (
+    ATTRIBUTES,
     Block,
     Form,
     Key,
@@ -31,13 +32,19 @@ from wallaroo.state.entries import (
     base_key,
     base_keys,
     open_block,
+    open_rows,
 )
 from wallaroo.state.live import CHUNK, MISSING, Live, Place
+from wallaroo.state.native import AVAILABLE, Merge, NativePlace
 
 #: How many committed deltas are merged at once, or how many bytes of them if that is more than
 #: half the base.
 _DELTAS = 8
-_BYTES = 64 << 20
+_BYTES = 32 << 20
+#: How many times more deltas wait where restoring an entry costs less.
+_NATIVE = 8
+#: Entries that are taken out of a merge at once.
+_TAKEN = 512
 #: Most bytes of deltas merged at once: they are in memory meanwhile.
 _AT_ONCE = 256 << 20
 #: How far above a bounded cache sources go on, in entries, if the cache is smaller than that.
@@ -48,18 +55,24 @@ _AT_A_TIME = 200_000
 _SLICE = 0.0003
 
 
+#: What stands for the entries that an epoch has touched at a place.
+Touched = Live | int
+
+
 @dataclass
 class _Merge:
     """Deltas on their way into the base, newest first."""
 
     marks: list[DeltaMark]
     batch: Batch
-    #: What is left of them: blocks of the newest first.
-    blocks: deque[Block] = field(default_factory=deque)
+    #: Takes the blocks that were encoded by it; None if that is not available.
+    native: Merge | None
+    #: What is left of them: blocks of the newest first, with the number of newer deltas.
+    blocks: deque[tuple[int, Block]] = field(default_factory=deque)
     keys: int = 0
     #: How many blocks the oldest of them has.
     oldest: int = 0
-    #: By place, the keys that are in the batch.
+    #: By place, the keys that are in the batch, of those blocks.
     seen: dict[int, set[Key]] = field(default_factory=dict)
     read: bool = False
     writing: bool = False
@@ -77,7 +90,7 @@ class Store:
     """The state of all places of a pipeline on one worker.
 
     folder: of the deltas; it is made. clock: in seconds, monotonic. cache: how many entries to
-    keep in memory, None for all.
+    keep in memory, None for all. native: whether to use what is written in C.
 
     Before anything is touched comes `recover`, at a start too, unless the folders are known to be
     empty. Raises OSError.
@@ -91,6 +104,8 @@ class Store:
         base: Base,
         clock: Callable[[], float],
         cache: int | None = None,
+        *,
+        native: bool = AVAILABLE,
     ) -> None:
         self._disk = disk
         self._folder = folder
@@ -98,6 +113,7 @@ class Store:
         self._base = base
         self._clock = clock
         self._cache = cache
+        self._native = native
         self._places: dict[int, Place] = {}
         #: Whether all entries there are, are in memory.
         self._complete = base.epoch == 0
@@ -106,13 +122,13 @@ class Store:
         self._committed = base.epoch
         self._deltas: list[DeltaMark] = []
         # The epoch whose barrier is passing
-        self._frozen: list[tuple[Place, Live]] = []
+        self._frozen: list[tuple[Place, Touched]] = []
         self._encoding: deque[Place] = deque()
         self._settling: deque[Place] = deque()
         self._blocks: list[Block] = []
         #: What each epoch that isn't in the base has touched; only what isn't committed if the
         #: cache has no bound.
-        self._touched: dict[int, list[tuple[Place, Live]]] = {}
+        self._touched: dict[int, list[tuple[Place, Touched]]] = {}
         self._merge: _Merge | None = None
         #: Dicts and sets to be freed, very large ones bit by bit.
         self._waste: deque[dict[Any, Any] | set[Any]] = deque()
@@ -120,8 +136,8 @@ class Store:
         self._unopened: dict[int, list[Block]] = {}
         #: The epoch of the last recovery.
         self._restored = 0
-        #: By place, keys touched before the last merge and spared once by eviction.
-        self._recent: dict[int, set[Key]] = {}
+        #: What the last merge brought, which eviction spares once; if the cache is bounded.
+        self._recent: list[tuple[Place, Touched]] = []
         #: By place where it may be possible: how many entries eviction has kept in a row.
         self._evictable: dict[int, int] = {}
         disk.make_folder(folder)
@@ -143,7 +159,8 @@ class Store:
         """
         place = self._places.get(number)
         if place is None:
-            place = self._places[number] = Place(
+            kind: Any = NativePlace if self._native else Place
+            place = self._places[number] = kind(
                 number,
                 name,
                 make,
@@ -155,6 +172,7 @@ class Store:
             )
             for block in self._unopened.pop(number, ()):
                 self._restore(block)
+        assert place is not None
         return place
 
     def _load(self, number: int, key: Key) -> Any:
@@ -167,8 +185,9 @@ class Store:
     def _has_frozen(self, place: Place) -> None:
         if any(place is each for each, _ in self._frozen):
             raise RuntimeError(f"{place.name} passed two barriers before the first one's delta")
-        assert place.frozen is not None
-        self._frozen.append((place, place.frozen))
+        frozen: Touched | None = place.frozen
+        assert frozen is not None
+        self._frozen.append((place, frozen))
         self._encoding.append(place)
         self._settling.append(place)
 
@@ -248,7 +267,10 @@ class Store:
 
     def _tidy(self) -> None:
         waste = self._waste[0]
-        if any(waste is place.rest for place in self._places.values()) or not waste:
+        if (
+            any(waste is getattr(place, "rest", None) for place in self._places.values())
+            or not waste
+        ):
             self._waste.popleft()
         elif len(waste) <= _AT_A_TIME:
             waste.clear()
@@ -301,7 +323,10 @@ class Store:
     def _forget(self, epoch: int) -> None:
         """Drop what epochs up to `epoch` have touched."""
         for each in [each for each in self._touched if each <= epoch]:
-            self._waste.extend(live for _, live in self._touched.pop(each) if live)
+            self._throw_away(self._touched.pop(each))
+
+    def _throw_away(self, touched: list[tuple[Place, Touched]]) -> None:
+        self._waste.extend(live for _, live in touched if isinstance(live, Live) and live)
 
     # Merging into the base
 
@@ -316,8 +341,10 @@ class Store:
             marks = self._due()
             if not marks:
                 return None
-            self._merge = _Merge(marks[::-1], self._base.batch())
-            return partial(_read, self._disk, self._folder, marks[::-1])
+            native = Merge() if self._native else None
+            self._merge = merge = _Merge(marks[::-1], self._base.batch(), native)
+            by_hash = frozenset(place.number for place in self._places.values() if place.counts)
+            return partial(_read, self._disk, self._folder, merge.marks, native, by_hash)
         if merge.prepared and not merge.writing:
             merge.writing = True
             return partial(_write, self._disk, self._folder, self._base, merge)
@@ -332,24 +359,25 @@ class Store:
             merge.read = True
             merge.keys = contents[0].keys
             merge.oldest = len(contents[-1].blocks)
-            for content in contents:
-                merge.blocks.extend(content.blocks)
+            for rank, content in enumerate(contents):
+                merge.blocks.extend((rank, block) for block in content.blocks)
             return
         self._merge = None
         self._deltas = [mark for mark in self._deltas if mark.epoch > merge.epoch]
-        self._forget(merge.epoch)
+        self._waste.extend(merge.seen.values())
         if self._cache is None:
-            self._waste.extend(merge.seen.values())
+            self._forget(merge.epoch)
             return
-        self._waste.extend(self._recent.values())
-        self._recent = merge.seen
+        self._throw_away(self._recent)
+        merged = [each for each in self._touched if each <= merge.epoch]
+        self._recent = [pair for each in merged for pair in self._touched.pop(each)]
         if merge.epoch < self._restored:
             return  # what was restored has no set of its own in `_touched`
         self._evictable = dict.fromkeys(self._places, 0)
         for place in self._places.values():
-            if place.stored:
-                self._waste.append(place.stored)
-                place.stored = {}
+            stored = place.forget_stored()
+            if stored:
+                self._waste.append(stored)
                 self._complete = False
 
     def _due(self) -> list[DeltaMark]:
@@ -357,7 +385,7 @@ class Store:
         marks = [mark for mark in self._deltas if mark.epoch <= self._committed]
         size = sum(mark.size for mark in marks)
         if not marks or not (
-            len(marks) >= _DELTAS
+            len(marks) >= _DELTAS * (_NATIVE if self._native else 1)
             or size >= max(_BYTES, self._base.size / 2)
             or (self._cache is not None and self._above(0.5))
         ):
@@ -368,7 +396,7 @@ class Store:
 
     def _prepare(self, merge: _Merge) -> None:
         """Put a block's entries into the batch, except those that are in it already."""
-        block = merge.blocks.popleft()
+        rank, block = merge.blocks.popleft()
         place = self._places.get(block.place)
         if place is None:
             raise StateDamaged(_unknown(block.place))
@@ -383,6 +411,9 @@ class Store:
             where = base_keys(place.number, keys)
         else:
             where = [base_key(place.number, place.point(key), key) for key in keys]
+        if merge.native is not None:
+            merge.native.put(rank, where, as_entries(block.kind, values))
+            return
         put = merge.batch.put
         for at, entry in zip(where, as_entries(block.kind, values), strict=True):
             put(at, entry)
@@ -396,27 +427,15 @@ class Store:
         left = self.in_memory - self._cache
         if left <= 0:
             return False
-        number = max(self._evictable, key=lambda number: len(self._places[number].rest))
-        place, kept = self._places[number], self._evictable[number]
-        order, rest, recent = place.order, place.rest, self._recent.get(number, set())
-        assert order is not None
-        unsynced = [live for lives in self._touched.values() for at, live in lives if at is place]
-        unsynced += [live for at, live in self._frozen if at is place]
-        unsynced.append(place.live)
-        for _ in range(min(CHUNK, left, len(order))):
-            key = order.popleft()
-            if any(key in live for live in unsynced):
-                kept += 1
-                order.append(key)
-            elif key in recent:
-                kept = 0
-                recent.discard(key)
-                order.append(key)
-            else:
-                kept = 0
-                del rest[key]
-                self._complete = False
-        if kept < len(order):
+        number = max(self._evictable, key=lambda number: self._places[number].evictable)
+        place = self._places[number]
+        unsynced: list[Any] = [each for at, each in self._frozen if at is place]
+        unsynced += [each for pairs in self._touched.values() for at, each in pairs if at is place]
+        recent: list[Any] = [each for at, each in self._recent if at is place]
+        kept, dropped = place.evict(min(CHUNK, left), self._evictable[number], unsynced, recent)
+        if dropped:
+            self._complete = False
+        if kept < place.evictable:
             self._evictable[number] = kept
         else:
             del self._evictable[number]
@@ -474,9 +493,10 @@ class Store:
 
     def _drop(self, epoch: int) -> None:
         """Forget all that isn't of the state at `epoch`, or may not be."""
-        newer = [pair for each, lives in self._touched.items() if each > epoch for pair in lives]
+        newer = [pair for each, pairs in self._touched.items() if each > epoch for pair in pairs]
         for place in self._places.values():
-            place.drop([live for at, live in newer + self._frozen if at is place])
+            touched: list[Any] = [each for at, each in newer + self._frozen if at is place]
+            place.drop(touched)
         self._touched = {
             each: lives for each, lives in self._touched.items() if self._base.epoch < each <= epoch
         }
@@ -495,6 +515,11 @@ class Store:
         if place is None:
             self._unopened.setdefault(block.place, []).append(block)
             return
+        if isinstance(place, NativePlace):
+            rows = open_rows(block)
+            if rows is not None:
+                place.restore_rows(*rows)
+                return
         keys, values = open_block(block)
         place.restore(block.kind, keys, values)
 
@@ -503,11 +528,40 @@ class Store:
         self._base.close()
 
 
-def _read(disk: Disk, folder: Path, marks: list[DeltaMark]) -> list[Content]:
-    return [read_delta(disk, folder, mark) for mark in marks]
+def _read(
+    disk: Disk,
+    folder: Path,
+    marks: list[DeltaMark],
+    native: Merge | None,
+    by_hash: frozenset[int],
+) -> list[Content]:
+    """What the deltas hold, but for the blocks that `native` has taken."""
+    if native is None:
+        return [read_delta(disk, folder, mark) for mark in marks]
+    found = []
+    for rank, mark in enumerate(marks):
+        content = read_delta(disk, folder, mark)
+        left = [
+            block
+            for block in content.blocks
+            if block.place not in by_hash
+            or block.kind != ATTRIBUTES
+            or not native.add(block.place, rank, block.entries, block.payload)
+        ]
+        found.append(Content(content.keys, left))
+    return found
 
 
 def _write(disk: Disk, folder: Path, base: Base, merge: _Merge) -> None:
+    if merge.native is not None:
+        put = merge.batch.put
+        while True:
+            keys, entries = merge.native.take(_TAKEN)
+            if not keys:
+                break
+            for key, entry in zip(keys, entries, strict=True):
+                put(key, entry)
+        merge.native = None
     base.write(merge.batch, merge.epoch, merge.keys)
     for mark in merge.marks:
         disk.remove(folder / mark.name)
