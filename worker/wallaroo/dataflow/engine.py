@@ -548,8 +548,18 @@ class Engine:
         if self.letters and not self.letters.has_room:
             return False
         return all(each.has_room for each in task.reach) and all(
-            inbox.has_room for each in task.reach for inbox in each.locals
+            inbox.has_room and not self._comes_first(inbox)
+            for each in task.reach
+            for inbox in each.locals
         )
+
+    def _comes_first(self, inbox: Inbox) -> bool:
+        """Whether events that wait here are to go on before more come.
+
+        They do so after a barrier. Only when they are gone the exchange can be inlined again; if
+        as many came in each turn as go, they would never be.
+        """
+        return inbox.edge.routed and not inbox.empty and not inbox.barrier
 
     def _pass(self, task: _Task, barrier: Barrier) -> None:
         """The stage is aligned: make its part of the cut, and put the barrier on all outputs."""
