@@ -283,32 +283,90 @@ merge_free(Merge *self)
 }
 
 PyDoc_STRVAR(add_doc,
-"add(place, rank, entries, payload) -> bool\n\n"
-"Take the entries of a block from a delta, of which the newest has rank 0; False, and nothing is\n"
-"taken, if `Table` has not encoded it. Their points are the hashes of their keys. Runs without the\n"
-"interpreter lock.");
+"add(rank, blocks) -> list of indexes\n\n"
+"Take the entries of blocks of a delta, of which the newest has rank 0, each as (place, number of\n"
+"entries, payload); their points are the hashes of their keys. Returns those of which nothing was\n"
+"taken, since `Table` has not encoded them. Runs without the interpreter lock.");
+
+typedef struct {
+    const unsigned char *data;
+    size_t length, entries;
+    unsigned place;
+    int done;
+} Waiting;
 
 static PyObject *
 merge_add(Merge *self, PyObject *arguments)
 {
-    unsigned int place, rank;
-    Py_ssize_t entries;
-    Py_buffer payload;
+    unsigned int rank;
+    PyObject *list;
     if (merge_free(self) < 0
-        || !PyArg_ParseTuple(arguments, "IIny*:add", &place, &rank, &entries, &payload)) {
+        || !PyArg_ParseTuple(arguments, "IO!:add", &rank, &PyList_Type, &list)) {
         return NULL;
     }
-    int done = 0;
-    if (entries >= 0 && place <= UINT16_MAX) {
-        self->busy = 1;
-        Py_BEGIN_ALLOW_THREADS
-        done = merge_block(
-            self, payload.buf, (size_t)payload.len, (size_t)entries, place, rank);
-        Py_END_ALLOW_THREADS
-        self->busy = 0;
+    /* A copy holds the payloads while others may change the list. */
+    PyObject *blocks = PyList_AsTuple(list);
+    if (blocks == NULL) {
+        return NULL;
     }
-    PyBuffer_Release(&payload);
-    return done < 0 ? PyErr_NoMemory() : PyBool_FromLong(done);
+    Py_ssize_t count = PyTuple_GET_SIZE(blocks);
+    Waiting *waiting = PyMem_RawCalloc((size_t)count + 1, sizeof(Waiting));
+    PyObject *left = PyList_New(0);
+    if (waiting == NULL || left == NULL) {
+        PyErr_NoMemory();
+        goto failed;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *payload;
+        Py_ssize_t entries;
+        unsigned int place;
+        PyObject *block = PyTuple_GET_ITEM(blocks, i);
+        if (!PyTuple_Check(block)) {
+            PyErr_SetString(PyExc_TypeError, "a block is a tuple");
+            goto failed;
+        }
+        if (!PyArg_ParseTuple(block, "InO!", &place, &entries, &PyBytes_Type, &payload)) {
+            goto failed;
+        }
+        waiting[i].data = (const unsigned char *)PyBytes_AS_STRING(payload);
+        waiting[i].length = (size_t)PyBytes_GET_SIZE(payload);
+        waiting[i].entries = entries < 0 ? SIZE_MAX : (size_t)entries;
+        waiting[i].place = place & UINT16_MAX;
+    }
+    self->busy = 1;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Waiting *each = &waiting[i];
+        each->done
+            = merge_block(self, each->data, each->length, each->entries, each->place, rank);
+        if (each->done < 0) {
+            break;
+        }
+    }
+    Py_END_ALLOW_THREADS
+    self->busy = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (waiting[i].done < 0) {
+            PyErr_NoMemory();
+            goto failed;
+        }
+        if (!waiting[i].done) {
+            PyObject *number = PyLong_FromSsize_t(i);
+            int failed = number == NULL || PyList_Append(left, number) < 0;
+            Py_XDECREF(number);
+            if (failed) {
+                goto failed;
+            }
+        }
+    }
+    PyMem_RawFree(waiting);
+    Py_DECREF(blocks);
+    return left;
+failed:
+    PyMem_RawFree(waiting);
+    Py_DECREF(blocks);
+    Py_XDECREF(left);
+    return NULL;
 }
 
 PyDoc_STRVAR(put_doc,

@@ -21,8 +21,8 @@ _STATE_KEY = b"\0"
 
 _MIB = 1 << 20
 
-#: Most entries of a part of a batch.
-_PART = 16_384
+#: Most entries of a part of a batch: RocksDB keeps the interpreter lock while it takes one.
+_PART = 2048
 
 
 class Batch(Protocol):

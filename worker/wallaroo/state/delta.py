@@ -26,6 +26,10 @@ _TRAILER = struct.Struct(">8sQ")
 _END = b"wallDEND"
 _CHECKSUM = struct.Struct(">Q")
 
+#: Bytes that are handed to the disk at once, about. Each write gives the interpreter lock away and
+#: waits for it; to join all would keep it for milliseconds.
+_PIECE = 256 << 10
+
 _ADVICE = (
     "the state can't be trusted; restore this worker's directory from a copy, or start the "
     "application anew from an empty one"
@@ -58,18 +62,29 @@ class Delta:
 
     def write(self) -> DeltaMark:
         """Write the file; on return it is durable. Raises OSError."""
+        pieces = list(self._pieces())
+        checksum = xxh3_64()
+        for piece in pieces:
+            checksum.update(piece)
+        pieces.append(_CHECKSUM.pack(checksum.intdigest()))
+        mark = DeltaMark(self.epoch, self.generation, checksum.intdigest(), sum(map(len, pieces)))
+        write_durably(self._disk, self._folder / mark.name, pieces)
+        return mark
+
+    def _pieces(self) -> Iterator[bytes]:
+        """All but the checksum."""
         chunks = [_HEADER.pack(_MAGIC, _VERSION, self.epoch, self.generation, self.keys)]
+        size = 0
         for block in self._blocks:
             head = _BLOCK.pack(block.place, block.kind, block.entries, len(block.payload))
             chunks += (head, block.payload)
+            size += len(block.payload)
+            if size >= _PIECE:
+                yield b"".join(chunks)
+                chunks.clear()
+                size = 0
         chunks.append(_TRAILER.pack(_END, len(self._blocks)))
-        checksum = xxh3_64()
-        for chunk in chunks:
-            checksum.update(chunk)
-        chunks.append(_CHECKSUM.pack(checksum.intdigest()))
-        mark = DeltaMark(self.epoch, self.generation, checksum.intdigest(), sum(map(len, chunks)))
-        write_durably(self._disk, self._folder / mark.name, chunks)
-        return mark
+        yield b"".join(chunks)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from wallaroo.state.layout import named
 from wallaroo.state.live import CHUNK, MISSING, NotMyKey, exact
 
 try:
-    from wallaroo.state._native import Merge, Table
+    from wallaroo.state._native import Merge as Merge  # noqa: PLC0414  exported
+    from wallaroo.state._native import Table
 except ImportError:
     BUILT = False
     Merge = Table = None  # type: ignore[assignment,misc]
@@ -32,6 +33,8 @@ AVAILABLE = BUILT and not os.environ.get("WALLAROO_PURE_PYTHON")
 
 #: After how many chunks without a simple entry to leave a place's entries to Python.
 _PATIENCE = 16
+#: How many times more entries than Python would to encode at once while all are simple.
+_SIMPLE = 4
 #: How many forms of stored values a table can tell apart.
 _FORMS = 1 << 23
 
@@ -74,6 +77,7 @@ class NativePlace:
         self._form_numbers: dict[tuple[int, tuple[str, ...] | None], int] = {}
         self._laid: tuple[str, ...] = ()
         self._in_vain = 0
+        self._times = 1
 
     # What the table asks for
 
@@ -119,19 +123,23 @@ class NativePlace:
         """Encode a chunk of the frozen epoch; None if nothing is left. Raises `StateRefused`."""
         if self._blocks:
             return self._blocks.popleft()
-        found = self.live.encode(self.chunk)
+        found = self.live.encode(self._times * self.chunk)
         while found is not None:
             payload, count, keys, states = found
             if payload is not None:
                 self._in_vain = 0
                 self._blocks.append(Block(self.number, ATTRIBUTES, count, payload))
+            self._times = 1 if keys else _SIMPLE
             if keys:
                 self._in_vain += payload is None
-                self._blocks.append(self.form.block(keys, states))
+            for start in range(0, len(keys), CHUNK):
+                part = slice(start, start + CHUNK)
+                self._blocks.append(self.form.block(keys[part], states[part]))
             self._lay()
             if self._blocks:
                 return self._blocks.popleft()
-            found = self.live.encode(self.chunk)  # all had been encoded when they were touched
+            # All had been encoded when they were touched.
+            found = self.live.encode(self._times * self.chunk)
         self.encoding = False
         self.frozen = None
         if self._early:

@@ -541,13 +541,13 @@ def _read(
     found = []
     for rank, mark in enumerate(marks):
         content = read_delta(disk, folder, mark)
-        left = [
-            block
-            for block in content.blocks
-            if block.place not in by_hash
-            or block.kind != ATTRIBUTES
-            or not native.add(block.place, rank, block.entries, block.payload)
-        ]
+        ours: list[Block] = []
+        left: list[Block] = []
+        for block in content.blocks:
+            fits = block.kind == ATTRIBUTES and block.place in by_hash
+            (ours if fits else left).append(block)
+        odd = native.add(rank, [(block.place, block.entries, block.payload) for block in ours])
+        left += [ours[index] for index in odd]
         found.append(Content(content.keys, left))
     return found
 
