@@ -234,7 +234,8 @@ MISTAKES: dict[str, list[Mistake]] = {
         instead(codec, "is_plain", _has_dict),
     ],
     "an entry that is touched again is encoded as it is then": [
-        text(live.Live, "__missing__", ("place.encode_early(key, state)", "pass"))
+        instead(store.Store.__init__, "__kwdefaults__", {"native": False}),
+        text(live.Live, "__missing__", ("place.encode_early(key, state)", "pass")),
     ],
     "a stage that waits holds up all others": [
         text(engine.Engine, "step", ("for offset in range(count):", "for offset in range(1):"))
