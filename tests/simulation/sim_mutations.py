@@ -19,7 +19,7 @@ from wallaroo.connectors import file_sink
 from wallaroo.dataflow import engine
 from wallaroo.protocol import coordinator, member
 from wallaroo.runtime import manifests, node
-from wallaroo.state import codec, delta, entries, live, store
+from wallaroo.state import codec, delta, entries, live, native, store
 
 Mistake = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -172,17 +172,23 @@ MISTAKES: dict[str, list[Mistake]] = {
         )
     ],
     "entries leave the memory before the base has them": [
-        text(store.Store, "_evict", ("any(key in live for live in unsynced)", "False"))
+        text(live.Place, "evict", ("any(key in live for live in unsynced)", "False")),
+        text(
+            native.NativePlace,
+            "evict",
+            ("min(unsynced, default=self.live.now)", "self.live.now"),
+        ),
     ],
     "a rollback keeps what uncommitted epochs touched": [
         text(
             store.Store,
             "_drop",
-            ("if each > epoch for pair in lives", "if False for pair in lives"),
+            ("if each > epoch for pair in pairs", "if False for pair in pairs"),
         )
     ],
     "a rollback keeps what the current epoch touched": [
-        text(live.Place, "drop", ("lives = [self.live, *touched]", "lives = [*touched]"))
+        text(live.Place, "drop", ("lives = [self.live, *touched]", "lives = [*touched]")),
+        text(native.NativePlace, "drop", ("self.live.now]", "self.live.now + 1]")),
     ],
     "uncommitted deltas are merged": [
         text(store.Store, "_due", ("if mark.epoch <= self._committed", ""))

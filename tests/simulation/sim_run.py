@@ -58,7 +58,12 @@ def small() -> Iterator[None]:
         enter(mock.patch("wallaroo.dataflow.engine.BATCH", 8))
         enter(mock.patch("wallaroo.runtime.node.SLICE", 0.00003))
         enter(mock.patch("wallaroo.state.live.CHUNK", 2))
-        enter(mock.patch.multiple("wallaroo.state.store", CHUNK=2, _DELTAS=3, _ABOVE=4))
+        enter(
+            mock.patch.multiple(
+                "wallaroo.state.store", CHUNK=2, _DELTAS=3, _NATIVE=1, _TAKEN=3, _ABOVE=4
+            )
+        )
+        enter(mock.patch("wallaroo.state.native._SIMPLE", 1))
         enter(mock.patch.multiple("wallaroo.connectors.file_sink", _ROOM=300, _CHUNK=64))
         enter(mock.patch.multiple("wallaroo.connectors.file_source", _CHUNK=60))
         enter(mock.patch("wallaroo.connectors.file_source.io", SimpleNamespace(FileIO=opened)))

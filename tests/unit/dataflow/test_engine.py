@@ -7,6 +7,7 @@ import pytest
 from tests.unit.dataflow import pipelines as p
 from tests.unit.dataflow.cluster import Cluster, Reader, engine_of
 
+from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.engine import BATCH, SLICE
 from wallaroo.errors import DataflowError
 
@@ -49,6 +50,23 @@ def test_batches_begin_small_and_are_bounded() -> None:
     for _ in range(13):
         engine.step()
     assert reader.limits == [min(2**n, BATCH) for n in range(13)]
+
+
+def test_an_exchange_is_inlined_again_once_what_waited_behind_a_barrier_is_gone() -> None:
+    reader = Asked(range(100 * BATCH))
+    application = p.application(p.source().key_by(p.by_rest).to(p.tally))
+    engine = engine_of(application, readers={"numbers": reader})
+    for _ in range(30):
+        engine.step()
+    (inbox,) = (each for each in engine.inboxes.values() if each.local)
+    assert inbox.empty
+    engine.inject(Barrier(1))
+    waited = 0
+    for _ in range(60):
+        engine.step()
+        waited += not inbox.empty
+    assert 0 < waited < 30
+    assert inbox.empty
 
 
 def test_batches_stay_at_one_event_while_even_that_takes_long() -> None:

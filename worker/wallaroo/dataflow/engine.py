@@ -31,6 +31,8 @@ from wallaroo.state.store import Store
 
 #: Most events of one batch.
 BATCH = 1024
+#: Most turns in a row that go to what waits in local inboxes.
+_WAY = 8
 #: How long a batch should take, in seconds: control messages are never further away.
 SLICE = 0.002
 
@@ -151,6 +153,8 @@ class _Task:
     sinks: list["_Sink"]
     #: Events of a batch that takes about a slice, as far as is known: it begins small.
     limit: int = 1
+    #: How many turns in a row it has let local inboxes go first.
+    gave_way: int = 0
     #: The epoch of the last barrier, and what had been done when it passed.
     passed: int = 0
     cut: Counters = field(default_factory=Counters)
@@ -505,7 +509,7 @@ class Engine:
             # In the same turn: the next barrier may be here before the next turn, again and again.
             self._read_events(task, source)
             return True
-        return self._read_events(task, source)
+        return not self._gives_way(task) and self._read_events(task, source)
 
     def _read_events(self, task: _Task, source: _SourceInput) -> bool:
         # At the end sources are let go of, though memory is full: no commit comes before that.
@@ -548,18 +552,25 @@ class Engine:
         if self.letters and not self.letters.has_room:
             return False
         return all(each.has_room for each in task.reach) and all(
-            inbox.has_room and not self._comes_first(inbox)
-            for each in task.reach
-            for inbox in each.locals
+            inbox.has_room for each in task.reach for inbox in each.locals
         )
 
-    def _comes_first(self, inbox: Inbox) -> bool:
-        """Whether events that wait here are to go on before more come.
+    def _gives_way(self, task: _Task) -> bool:
+        """Whether what waits in local inboxes is to go on before more comes.
 
-        They do so after a barrier. Only when they are gone the exchange can be inlined again; if
-        as many came in each turn as go, they would never be.
+        Something does so after a barrier. Only when it is gone the exchange can be inlined again;
+        if as much came in each turn as goes, it would never be. But who always finds something
+        there, put by others, has its turn now and then.
         """
-        return inbox.edge.routed and not inbox.empty and not inbox.barrier
+        if task.gave_way < _WAY and any(
+            inbox.edge.routed and not inbox.empty and not inbox.barrier
+            for each in task.reach
+            for inbox in each.locals
+        ):
+            task.gave_way += 1
+            return True
+        task.gave_way = 0
+        return False
 
     def _pass(self, task: _Task, barrier: Barrier) -> None:
         """The stage is aligned: make its part of the cut, and put the barrier on all outputs."""

@@ -50,6 +50,7 @@ from wallaroo.runtime.options import Options
 from wallaroo.state.allowlist import AllowList
 from wallaroo.state.base import RocksBase
 from wallaroo.state.codec import Codec, CodecError
+from wallaroo.state.native import AVAILABLE
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
 
@@ -131,6 +132,7 @@ class Worker:
         # Its predecessor may still be ending.
         lock = await asyncio.to_thread(lock_folder, self._folder)
         keep_from_children(lock)
+        _log.info("tables of state", written_in="C" if AVAILABLE else "Python")
         graph = self.program.graph
         dead_letters = self._options.dead_letters
         self.node = Node(
