@@ -121,6 +121,8 @@ class Store:
         self._keys = base.keys
         self._committed = base.epoch
         self._deltas: list[DeltaMark] = []
+        #: The last committed epoch, and how many deltas there were, when none was to be merged.
+        self._not_due = (-1, -1)
         # The epoch whose barrier is passing
         self._frozen: list[tuple[Place, Touched]] = []
         self._encoding: deque[Place] = deque()
@@ -382,6 +384,9 @@ class Store:
 
     def _due(self) -> list[DeltaMark]:
         """The deltas to merge now, oldest first."""
+        state = self._committed, len(self._deltas)
+        if self._cache is None and state == self._not_due:
+            return []
         marks = [mark for mark in self._deltas if mark.epoch <= self._committed]
         size = sum(mark.size for mark in marks)
         if not marks or not (
@@ -389,6 +394,7 @@ class Store:
             or size >= max(_BYTES, self._base.size / 2)
             or (self._cache is not None and self._above(0.5))
         ):
+            self._not_due = state
             return []
         while len(marks) > 1 and size > _AT_ONCE:
             size -= marks.pop().size
