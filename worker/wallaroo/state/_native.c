@@ -972,6 +972,19 @@ table_iter(Table *self)
     return iterator;
 }
 
+static PyObject *
+table_last(Table *self, PyObject *Py_UNUSED(ignored))
+{
+    for (size_t i = self->touched.count; i > 0; i--) {
+        Entry *entry = &self->entries[self->touched.numbers[i - 1]];
+        if (entry->key && entry->epoch == self->now) {
+            Py_INCREF(entry->state);
+            return entry->state;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 /* ---- Epochs --------------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(freeze_doc,
@@ -1286,6 +1299,8 @@ static PyMethodDef table_methods[] = {
     {"freeze", (PyCFunction)table_freeze, METH_NOARGS, freeze_doc},
     {"get", (PyCFunction)table_get, METH_VARARGS, "The state of a key touched in this epoch."},
     {"items", (PyCFunction)table_items, METH_NOARGS, items_doc},
+    {"last", (PyCFunction)table_last, METH_NOARGS,
+     "The state whose first touch in this epoch was the last; None if there is none."},
     {"lay", (PyCFunction)table_lay, METH_VARARGS, lay_doc},
     {"restore", (PyCFunction)table_restore, METH_VARARGS, restore_doc},
     {NULL, NULL, 0, NULL},

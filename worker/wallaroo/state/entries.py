@@ -135,6 +135,11 @@ class Form:
             return self.entries(keys, list(map(self.entry, keys, values)))
         return Block(self._number, kind, len(keys), payload)
 
+    def learn(self, value: Any) -> None:
+        """See how state objects are read by name from one of them, unless that is known."""
+        if self._layout is not None and type(value) is self._class:
+            self._layout.learn(value)
+
     def lesson(self) -> tuple[type, tuple[str, ...], tuple[Any, ...]] | None:
         """How plain state objects are read by name now: see `Layout.lesson`."""
         return None if self._layout is None else self._layout.lesson()

@@ -114,6 +114,11 @@ class NativePlace:
         """The epoch's barrier has passed: go on, and encode what it has touched."""
         if self.encoding:
             raise RuntimeError(f"{self.name} passed a barrier before its last epoch was encoded")
+        if not self._laid:
+            # Learning slows the use of the object down: it had better not be a frequent one, and
+            # those are touched first.
+            self.form.learn(self.live.last())
+            self._lay()
         self.frozen = self.live.freeze()
         self.frozen_made, self.made = self.made, 0
         self.encoding = True
