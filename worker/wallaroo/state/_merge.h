@@ -153,6 +153,37 @@ text_of(const unsigned char *at, int *is_bytes, size_t *length)
     return NULL;
 }
 
+/* The hashes of the next keys; and where they may be found is asked for, all at once: one cache
+ * line that is missed after the other would be most of the time. */
+static void
+hash_ahead(
+    Merge *self, const unsigned char *key, const unsigned char *end, size_t left, uint64_t *points)
+{
+    size_t count = left < AHEAD ? left : AHEAD;
+    for (size_t i = 0; i < count; i++) {
+        int is_bytes;
+        size_t size;
+        const unsigned char *text = text_of(key, &is_bytes, &size);
+        points[i] = hash_of(text, size);
+        if (self->slots) {
+            FETCH(&self->slots[(size_t)points[i] & self->mask]);
+        }
+        key = skip_atom(key, end);
+    }
+    for (size_t i = 0; i < count && self->slots; i++) {
+        uint32_t number = self->slots[(size_t)points[i] & self->mask];
+        if (number) {
+            FETCH(&self->records[number - 1]);
+        }
+    }
+    for (size_t i = 0; i < count && self->slots; i++) {
+        uint32_t number = self->slots[(size_t)points[i] & self->mask];
+        if (number) {
+            FETCH(self->bytes.data + self->records[number - 1].at);
+        }
+    }
+}
+
 /* Take the entries of a block as `take_block` makes it. 1; 0 if it is another one, of which nothing
  * is taken; -1 if there is no memory. Needs no interpreter. */
 static int
@@ -229,7 +260,11 @@ merge_block(
         return 0;
     }
     const unsigned char *key = keys, *row = rows;
+    uint64_t points[AHEAD];
     for (size_t i = 0; i < entries; i++) {
+        if (i % AHEAD == 0) {
+            hash_ahead(self, key, end, entries - i, points);
+        }
         const unsigned char *next = skip_row(row, end, count);
         const unsigned char *value = row + (count > 3);
         size_t values = (size_t)(next - row) - (count > 3) - (count > 1);
@@ -239,7 +274,7 @@ merge_block(
         /* EMPTY_DICT MARK name value ... SETITEMS STOP */
         size_t pickle = 2 + names_size + values + 2;
         char *entry = merge_entry(
-            self, place, hash_of(text, size), is_bytes, text, size, 1 + PICKLE_HEAD + pickle, rank,
+            self, place, points[i % AHEAD], is_bytes, text, size, 1 + PICKLE_HEAD + pickle, rank,
             &done);
         if (done < 0) {
             return -1;

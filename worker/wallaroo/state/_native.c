@@ -1060,6 +1060,9 @@ table_restore(Table *self, PyObject *arguments)
     }
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(keys) && i < PyList_GET_SIZE(values); i++) {
         PyObject *key = PyList_GET_ITEM(keys, i);
+        if (i + 8 < PyList_GET_SIZE(keys) && is_exact(PyList_GET_ITEM(keys, i + 8))) {
+            FETCH(&self->slots[half(PyObject_Hash(PyList_GET_ITEM(keys, i + 8))) & self->mask]);
+        }
         if (!is_exact(key)) {
             PyErr_SetString(PyExc_TypeError, "a key is a str or bytes");
             return NULL;
