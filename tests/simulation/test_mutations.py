@@ -19,7 +19,7 @@ SEEDS = {
     "a generation is used before it is durable": ("3", 0),
     "a commit is announced before it is durable": ("3", 0),
     "an epoch begins while another is in flight": ("3", 0),
-    "recovery does not wait for work in the background": ("4", 51),
+    "recovery does not wait for work in the background": ("4", 90),
     "a delta is not synced": ("5", 0),
     "uncommitted deltas are merged": ("5", 16),
     "entries leave the memory before the base has them": ("7", 0),

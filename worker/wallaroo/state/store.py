@@ -42,7 +42,7 @@ from wallaroo.state.native import AVAILABLE, Merge, NativePlace
 _DELTAS = 8
 _BYTES = 32 << 20
 #: How many times more deltas wait where restoring an entry costs less.
-_NATIVE = 8
+_NATIVE = 4
 #: Entries that are taken out of a merge at once.
 _TAKEN = 512
 #: Most bytes of deltas merged at once: they are in memory meanwhile.
@@ -226,6 +226,10 @@ class Store:
 
         Does at least one slice, of about 0.3 ms. Raises `StateRefused`, `StateDamaged`.
         """
+        if self.over:
+            # Sources wait for it, and epochs that follow one another may always leave something
+            # to encode.
+            self._relieve()
         while self._slice():
             if self._clock() >= until:
                 return True
