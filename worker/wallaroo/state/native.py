@@ -20,11 +20,9 @@ from wallaroo.state.layout import named
 from wallaroo.state.live import CHUNK, MISSING, NotMyKey, exact
 
 try:
-    from wallaroo.state._native import Merge as Merge  # noqa: PLC0414  exported
-    from wallaroo.state._native import Table
+    from wallaroo.state import _native
 except ImportError:
     BUILT = False
-    Merge = Table = None  # type: ignore[assignment,misc]
 else:
     BUILT = True
 
@@ -61,7 +59,7 @@ class NativePlace:
         self.owns: Callable[[int], bool] | None = None
         self.load = load
         self.form = form
-        self.live = Table(_proper, self._first, self._encode_early, self._open)
+        self.live = _native.Table(_proper, self._first, self._encode_early, self._open)
         #: The table's number of the epoch that was frozen last, until it is encoded.
         self.frozen: int | None = None
         self.encoding = False
@@ -228,6 +226,11 @@ class NativePlace:
             assert number < _FORMS
             self._forms.append((kind, names))
         return number
+
+
+def new_merge() -> "_native.Merge":
+    """What takes deltas apart on their way into the base."""
+    return _native.Merge()
 
 
 def _proper(key: object) -> Key:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wallaroo.disk import Disk
 from wallaroo.protocol.manifest import DeltaMark
@@ -35,7 +35,10 @@ from wallaroo.state.entries import (
     open_rows,
 )
 from wallaroo.state.live import CHUNK, MISSING, Live, Place
-from wallaroo.state.native import AVAILABLE, Merge, NativePlace
+from wallaroo.state.native import AVAILABLE, NativePlace, new_merge
+
+if TYPE_CHECKING:
+    from wallaroo.state import _native
 
 #: How many committed deltas are merged at once, or how many bytes of them if that is more than
 #: half the base.
@@ -66,7 +69,7 @@ class _Merge:
     marks: list[DeltaMark]
     batch: Batch
     #: Takes the blocks that were encoded by it; None if that is not available.
-    native: Merge | None
+    native: "_native.Merge | None"
     #: What is left of them: blocks of the newest first, with the number of newer deltas.
     blocks: deque[tuple[int, Block]] = field(default_factory=deque)
     keys: int = 0
@@ -347,7 +350,7 @@ class Store:
             marks = self._due()
             if not marks:
                 return None
-            native = Merge() if self._native else None
+            native = new_merge() if self._native else None
             self._merge = merge = _Merge(marks[::-1], self._base.batch(), native)
             by_hash = frozenset(place.number for place in self._places.values() if place.counts)
             return partial(_read, self._disk, self._folder, merge.marks, native, by_hash)
@@ -542,7 +545,7 @@ def _read(
     disk: Disk,
     folder: Path,
     marks: list[DeltaMark],
-    native: Merge | None,
+    native: "_native.Merge | None",
     by_hash: frozenset[int],
 ) -> list[Content]:
     """What the deltas hold, but for the blocks that `native` has taken."""
