@@ -1,4 +1,4 @@
-"""Which worker owns which key: the hash interval and its assignment to workers. Pure."""
+"""Which worker owns which key: the hash interval, its assignment to workers, and the next. Pure."""
 
 from wallaroo.partitioning.assignment import Assignment, Piece
 from wallaroo.partitioning.hashing import (
@@ -7,5 +7,18 @@ from wallaroo.partitioning.hashing import (
     normalize_key,
     partition_point,
 )
+from wallaroo.partitioning.rewrite import Move, minimum, moved, moves, rewrite
 
-__all__ = ["INTERVAL", "Assignment", "Piece", "hash_key", "normalize_key", "partition_point"]
+__all__ = [
+    "INTERVAL",
+    "Assignment",
+    "Move",
+    "Piece",
+    "hash_key",
+    "minimum",
+    "moved",
+    "moves",
+    "normalize_key",
+    "partition_point",
+    "rewrite",
+]
