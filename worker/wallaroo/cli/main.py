@@ -20,6 +20,7 @@ import structlog
 from rich.console import Console
 
 from wallaroo import logs
+from wallaroo.cli import plan as plans
 from wallaroo.cli import show
 from wallaroo.errors import Failure, InputError, WallarooParameterError
 from wallaroo.runtime.application import Program, load
@@ -116,7 +117,7 @@ _dir_option = click.option(
 @cli.command(context_settings=_PASS_THROUGH)
 @click.option(
     "--workers",
-    type=click.IntRange(min=1, max=1000),
+    type=click.IntRange(min=1, max=plans.MOST_WORKERS),
     default=1,
     show_default=True,
     help="How many worker processes share the keys.",
@@ -283,6 +284,20 @@ def stop(directory: Path | None) -> None:
     if outcome and outcome["ended"] not in ("ended", "stopped"):
         show.outcome(Console(stderr=True), outcome)
         sys.exit(_FAILED)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("workers", metavar="N M [...]", nargs=-1, type=click.UNPROCESSED)
+def plan(workers: tuple[str, ...]) -> None:
+    """Show what rescales from N to M workers, and on, would move; touch nothing.
+
+    It begins with N workers that have never been rescaled.
+    """
+    try:
+        counts = plans.counts(workers)
+    except InputError as error:
+        _refuse(str(error))
+    plans.show(Console(), counts)
 
 
 def _load(app: str, arguments: tuple[str, ...]) -> Program:
