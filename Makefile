@@ -6,22 +6,24 @@ EXAMPLE := examples/word_count
 OUT := build/demo
 SEEDS ?= 1000
 
-.PHONY: setup demo test simulate lint protos bench clean
+.PHONY: setup demo test simulate lint protos bench bench-rescale clean
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt setup.py $(wildcard worker/wallaroo/state/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed; name it with: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-## Word count over the King James text on 3 workers: where keys live, and the top words.
+## Word count over the King James text on 3 workers: where keys live, and the top words; then many
+## times over, rescaled from 3 to 4 and 2 workers meanwhile, with every count checked.
 demo: setup
 	@rm -rf $(OUT) && mkdir -p $(OUT)
 	$(BIN)/wallaroo run --workers 3 --dir $(OUT)/dir $(EXAMPLE)/word_count.py --out $(OUT)/counts.txt
 	$(BIN)/python $(EXAMPLE)/top.py $(OUT)/counts.txt
+	$(BIN)/python $(EXAMPLE)/live.py $(OUT)/live
 
 ## All checks and tests.
 test: setup lint
@@ -45,6 +47,11 @@ protos: setup
 bench: setup
 	-$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/bench.py
+
+## Rescaling under load, beside stop-and-restart and beside moving all at once; a plot in build/.
+bench-rescale: setup
+	-$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/rescale.py
 
 clean:
 	rm -rf build .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

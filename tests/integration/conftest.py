@@ -38,7 +38,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Starts runs and ends what is left of them."""
     runs: list[Run] = []
 
-    def begin(app: Path, *args: object, workers: int = 1, options: Sequence[object] = ()) -> Run:
+    def begin(
+        app: Path, *args: object, workers: int | None = 1, options: Sequence[object] = ()
+    ) -> Run:
         run = Run(tmp_path, app, [str(arg) for arg in args], workers, list(map(str, options)))
         runs.append(run)
         return run

@@ -4,6 +4,7 @@ FAULTS in the environment is a JSON list of faults. Each happens once: it leaves
 the worker's successor goes on. A fault waits for the ones before it.
 
 point: see POINTS. worker: whose process, any if there is none. nth: at which time; 1 is the first.
+signal: what it sends itself there, SIGKILL if there is none; SIGSTOP has it hang.
 """
 
 import importlib
@@ -11,9 +12,19 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+
+def _switching(donor: Any, place: int) -> bool:
+    return bool(donor._switching)
+
+
+def _is_switch(_: Any, manifest: Any) -> bool:
+    return bool(manifest.epoch and manifest.switched == manifest.epoch)
+
 
 #: By name: the function, whether before or after it, and for which arguments.
 POINTS: dict[str, tuple[str, str, Callable[..., bool]]] = {
@@ -95,6 +106,65 @@ POINTS: dict[str, tuple[str, str, Callable[..., bool]]] = {
         lambda _, barrier: barrier.final,
     ),
     "before it ends": ("runtime.worker:Worker.end", "before", lambda *_: True),
+    # Of a rescale. Prepare:
+    "before the rescale begins": (
+        "protocol.coordinator:Coordinator.handle",
+        "before",
+        lambda _, event, *more: type(event).__name__ == "RescaleRequested",
+    ),
+    "before it gets ready": ("runtime.node:Node._get_ready", "before", lambda *_: True),
+    "before it is enlisted": (
+        "protocol.member:Member.handle",
+        "before",
+        lambda _, event: type(event).__name__ == "IsEnlisted",
+    ),
+    # Copy:
+    "before it donates": ("runtime.node:Node._donate", "before", lambda *_: True),
+    "in the middle of the copy": ("state.donor:Donor._scan_some", "after", lambda *_: True),
+    "before it takes a parcel": ("state.staging:Staging.take", "before", lambda *_: True),
+    # Catch up:
+    "before the copy is reported": (
+        "protocol.member:Member.handle",
+        "before",
+        lambda _, event: type(event).__name__ == "HasStaged",
+    ),
+    "before the last epoch before the switch": (
+        "protocol.coordinator:Coordinator._maybe_catch_up",
+        "after",
+        lambda coordinator: coordinator.rescale and coordinator.rescale.last,
+    ),
+    # Switch:
+    "before the switch is injected": (
+        "dataflow.engine:Engine.inject",
+        "before",
+        lambda _, barrier: barrier.switch,
+    ),
+    "after the switch is injected": (
+        "dataflow.engine:Engine.inject",
+        "after",
+        lambda _, barrier: barrier.switch,
+    ),
+    "before its last words to a receiver": ("state.donor:Donor.ended", "before", _switching),
+    "before the switch is reported": (
+        "runtime.node:Node._handle",
+        "before",
+        lambda node, event: (
+            type(event).__name__ == "Durable"
+            and node._attempt
+            and node._attempt.switch == event.epoch
+        ),
+    ),
+    "before the switch is durable": ("runtime.manifests:Manifests.add", "before", _is_switch),
+    # Just after the commit:
+    "before the switch is told": ("runtime.manifests:Manifests.add", "after", _is_switch),
+    "before it has switched": ("runtime.node:Node._has_switched", "before", lambda *_: True),
+    "after it has switched": ("runtime.node:Node._has_switched", "after", lambda *_: True),
+    "before it is settled": (
+        "state.settlement:Settlement.take_job",
+        "before",
+        lambda settlement: not settlement._more and not settlement._writing,
+    ),
+    "after it is settled": ("state.settlement:Settlement.written", "before", lambda s: s._last),
 }
 
 
@@ -122,16 +192,17 @@ def _arm(fault: dict[str, Any], before: list[Path]) -> None:
 
     def end() -> None:
         marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.Signals[fault.get("signal", "SIGKILL")])
+        time.sleep(0.1)  # until it has happened
 
-    def wrapper(*args: Any) -> Any:
+    def wrapper(*args: Any, **named: Any) -> Any:
         now = due(*args)
         if now and when == "before":
             end()
         if now and when == "half":
             original(*args[:-1], args[-1][: len(args[-1]) // 2])
             end()
-        result = original(*args)
+        result = original(*args, **named)
         if now:
             end()
         return result

@@ -1,5 +1,6 @@
 """Real worker processes on this machine: started, watched and ended by the tests."""
 
+import contextlib
 import json
 import os
 import signal
@@ -52,11 +53,18 @@ class Run:
     """A `wallaroo run`, in a directory of its own."""
 
     def __init__(
-        self, cwd: Path, app: Path, args: list[str], workers: int = 1, options: Sequence[str] = ()
+        self,
+        cwd: Path,
+        app: Path,
+        args: list[str],
+        workers: int | None = 1,
+        options: Sequence[str] = (),
     ) -> None:
         self.cwd = cwd
         self.dir = cwd / "dir"
-        command = [WALLAROO, "run", "--workers", str(workers), *options]
+        command = [WALLAROO, "run", *options]
+        if workers is not None:
+            command += ["--workers", str(workers)]
         command += ["--dir", str(self.dir), str(app), *args]
         self.process = subprocess.Popen(
             command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -124,6 +132,46 @@ class Run:
                 new != pids[worker] for worker, new in enumerate(self.pids()) if worker in workers
             )
         )
+
+    def ask_for(self, workers: int) -> None:
+        """Ask for so many workers, as `wallaroo scale` does in ten times the time."""
+        Directory(self.dir).write_target(workers)
+
+    def until_members(self, workers: int) -> dict[str, Any]:
+        """Return when so many workers are members, and nothing is left to be rescaled."""
+
+        def rescaled() -> dict[str, Any]:
+            found = self.until_running()
+            settled = not found["rescale"] and not found["leaving"]
+            return found if settled and found["members"] == list(range(workers)) else {}
+
+        try:
+            return until(rescaled)
+        except AssertionError:
+            found = {name: each for name, each in self.status().items() if name != "assignment"}
+            raise AssertionError(f"it is not rescaled to {workers}: {found}{self.logs()}") from None
+
+    def scale(self, workers: int) -> dict[str, Any]:
+        """Ask for so many workers, and return when they are members; returns the record."""
+        self.ask_for(workers)
+        record: dict[str, Any] = self.until_members(workers)["rescales"][-1]
+        assert (record["outcome"], record["to"]) == ("committed", workers)
+        return record
+
+    def kill_everything(self) -> None:
+        """The runner, and all its workers at once, as when the power fails."""
+        pids = self.children()
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # so that none sees another one die
+            for pid in (self.process.pid, *pids):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        self.kill()
+        until(lambda: not any(map(alive, pids)), "workers are left")
+
+    def children(self) -> list[int]:
+        """The processes of all its workers, of those that join or leave, too."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return list(map(int, path.read_text().split()))
 
     def kill(self) -> None:
         if self.process.poll() is None:

@@ -19,10 +19,10 @@ import time
 import faults
 
 
-def pace(number):
-    # Five thousand a second, until somebody is in a hurry.
+def pace(number, rate=5000):
+    # So many a second, until somebody is in a hurry.
     if not number % 25 and not os.path.exists("hurry"):
-        time.sleep(0.005)
+        time.sleep(25 / rate)
 
 
 class Numbers:
@@ -35,6 +35,23 @@ class Numbers:
     def apply(self, previous):
         pace(previous)
         return previous + 1 if previous < self.last else None
+
+
+class Endless:
+    # Until the file `enough` names a number, at least that one, and a multiple of 25.
+    def __init__(self, rate):
+        self.rate = rate
+
+    def initial_value(self):
+        return 1
+
+    def apply(self, previous):
+        pace(previous, self.rate)
+        if not previous % 25 and os.path.exists("enough"):
+            with open("enough") as enough:
+                if previous >= int(enough.read()):
+                    return None
+        return previous + 1
 
 
 class Window:
@@ -84,6 +101,10 @@ def application_setup(args):
         last = int(source.removeprefix("numbers:"))
         config = wallaroo.GenSourceConfig("numbers", Numbers(last))
         numbers = wallaroo.source("numbers", config)
+    elif source.startswith("endless:"):
+        rate = int(source.removeprefix("endless:"))
+        config = wallaroo.GenSourceConfig("numbers", Endless(rate))
+        numbers = wallaroo.source("numbers", config)
     else:
         config = wallaroo.FileSourceConfig("numbers", source)
         numbers = wallaroo.source("numbers", config).to(parse)
@@ -100,31 +121,60 @@ def parts(out: Path) -> list[Path]:
 
 def check(out: Path, expected: Iterable[int]) -> None:
     """What came out is what these numbers give: nothing lost, nothing twice."""
-    check_prefix(out)
-    found = Counter(number for line in _lines(out) for number in [_parse(line)[2][-1]])
-    assert found == Counter(expected)
+    assert _check(out) == Counter(expected)
 
 
 def check_prefix(out: Path) -> int:
     """What came out so far is unbroken; returns how much that is."""
-    inputs: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+    return _check(out).total()
+
+
+def enough(out: Path, more: int = 2000) -> None:
+    """Have the endless source end soon, but not before it has given more than there is."""
+    last = -(-(sum(1 for _ in _lines(out)) + more) // 25) * 25
+    (out.parent / "enough.new").write_text(str(last))
+    (out.parent / "enough.new").rename(out.parent / "enough")
+    (out.parent / "hurry").touch()
+
+
+def check_endless(out: Path) -> int:
+    """What came out is all that the endless source gave; returns how much that is."""
+    found = _check(out)
+    least = int((out.parent / "enough").read_text())
+    assert max(found) >= least
+    assert not max(found) % 25
+    assert found == Counter(range(1, max(found) + 1))
+    return max(found)
+
+
+def _check(out: Path) -> Counter[int]:
+    """How often each number came out.
+
+    A key may move from part to part. In each part its outputs are in order; all together they are
+    unbroken.
+    """
+    outputs: dict[int, list[tuple[int, list[int]]]] = defaultdict(list)
     totals: dict[int, list[int]] = defaultdict(list)
-    count = 0
-    for line in _lines(out):
-        key, number, last, total = _parse(line)
-        mine = inputs[key]
-        mine.append(last[-1])
-        assert number == len(mine) - 3, f"{line!r} comes after {number_of(mine)}"
-        assert last == mine[-4:], line
-        totals[key % BUCKETS].append(total)
-        count += 1
+    for part in parts(out):
+        before: dict[int, int] = defaultdict(int)
+        totals_before: dict[int, int] = defaultdict(int)
+        for line in part.read_text().splitlines():
+            key, number, last, total = _parse(line)
+            assert number > before[key], f"{part.name}: {line!r} comes after {before[key]}"
+            assert total > totals_before[key % BUCKETS], f"{part.name}: {line!r}"
+            before[key], totals_before[key % BUCKETS] = number, total
+            outputs[key].append((number, last))
+            totals[key % BUCKETS].append(total)
+    for key, mine in outputs.items():
+        mine.sort()
+        inputs = [0, 0, 0]
+        for expected, (number, last) in enumerate(mine, start=1):
+            inputs.append(last[-1])
+            assert number == expected, f"key {key}: {number} stands where {expected} belongs"
+            assert last == inputs[-4:], f"key {key}: {number} has {last}, not {inputs[-4:]}"
     for bucket, found in totals.items():
-        assert found == list(range(1, len(found) + 1)), f"bucket {bucket}"
-    return count
-
-
-def number_of(inputs: list[int]) -> str:
-    return f"output {len(inputs) - 4} of its key"
+        assert sorted(found) == list(range(1, len(found) + 1)), f"bucket {bucket}"
+    return Counter(last[-1] for mine in outputs.values() for _, last in mine)
 
 
 def _lines(out: Path) -> list[str]:

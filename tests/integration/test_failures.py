@@ -247,16 +247,32 @@ def application_setup(args):
 def test_a_file_that_vanishes_before_its_turn_is_named(
     write_app: Callable[..., Path], start: Callable[..., Run], tmp_path: Path
 ) -> None:
-    os.mkfifo(tmp_path / "1.txt")  # holds the worker up until something is written
-    (tmp_path / "2.txt").write_text("two\n")
-    run = start(write_app(FILES), tmp_path / "[12].txt", tmp_path / "out")
-    run.until_running()
+    for number in ("1", "2"):
+        (tmp_path / f"{number}.txt").write_text(f"{number}\n")
+    app = write_app("""
+        import time
+        from pathlib import Path
+
+        @wallaroo.computation(name="hold the worker up")
+        def hold_up(line):
+            Path("held").touch()
+            while not Path("go").exists():
+                time.sleep(0.01)
+            return line
+
+        def application_setup(args):
+            lines = wallaroo.source("lines", wallaroo.FileSourceConfig("lines", args[1]))
+            sink = wallaroo.FileSinkConfig(args[2])
+            return wallaroo.build_application("files", lines.to(hold_up).to_sink(sink))
+    """)
+    run = start(app, tmp_path / "[12].txt", tmp_path / "out")
+    until((tmp_path / "held").exists)
     (tmp_path / "2.txt").unlink()
-    (tmp_path / "1.txt").write_text("one\n")
+    (tmp_path / "go").touch()
     assert run.wait() == 1
     assert f"can't read {tmp_path / '2.txt'}" in run.err
     assert "No such file or directory" in run.err
-    assert "two" not in (tmp_path / "out").read_text()
+    assert "2" not in (tmp_path / "out").read_text()
 
 
 def test_a_full_disk_is_named(

@@ -139,8 +139,8 @@ def test_the_next_run_goes_on_where_the_last_one_ended(
     run = start(*args, workers=3, options=FAST)
     run.succeed()
     assert "going on from the checkpoint of epoch" in run.err
-    assert "with its 2 workers, not 3" in run.err
-    assert run.status()["members"] == [0, 1]
+    assert "with its 2 workers; then it is rescaled to 3" in run.err
+    assert run.status()["members"] in ([0, 1], [0, 1, 2])  # its sources may end before
     sequences.check(out, range(1, count + 1))
 
 

@@ -233,13 +233,14 @@ def _key_of(chance: random.Random) -> KeyOf:
 
 
 class _Builder:
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, *, long: bool) -> None:
         self.chance = chance
+        self.long = long
         self.places: dict[str, Keyed] = {}
 
     def source(self, number: int) -> Sketch:
         chance = self.chance
-        if chance.random() < 0.4:
+        if chance.random() < (0.2 if self.long else 0.4):
             first, last = sorted((chance.randrange(FILES), chance.randrange(FILES)))
             config: SourceConfig[str] = wallaroo.FileSourceConfig(
                 f"files {number}", HERE / "inputs" / f"[{first}-{last}].txt"
@@ -257,7 +258,7 @@ class _Builder:
             renamed = wallaroo.computation(name=f"rename {number}")(rename)
             lines = wallaroo.source(f"files {number}", config)
             return Sketch(lines.to(parse).to(renamed), counts)
-        events = chance.choice((5, 20, 60, 120))
+        events = chance.choice((60, 120, 240) if self.long else (5, 20, 60, 120))
         made = Names(f"g{number}n", chance.choice((1, 3, 10, 40)), events, chance.getrandbits(30))
         counts = {}
         for event in _all(Names(made.prefix, made.keys, events, made.luck)):
@@ -309,9 +310,9 @@ def _all(names: Names) -> list[Event]:
     return found
 
 
-def sample(chance: random.Random) -> Sample:
-    """An application."""
-    builder = _Builder(chance)
+def sample(chance: random.Random, *, long: bool) -> Sample:
+    """An application; a long one has something to do for a while."""
+    builder = _Builder(chance, long=long)
     whole = builder.source(0)
     for number in range(1, chance.choice((1, 1, 2, 3))):
         whole = builder.merge(whole, builder.source(number))

@@ -8,9 +8,11 @@ from tests.simulation.sim_disk import File, Folder, MachineDisk
 from tests.simulation.sim_invariants import Invariants
 from tests.simulation.sim_outcome import check_outcome
 from tests.simulation.sim_process import Process
-from tests.simulation.sim_scenario import Scenario
+from tests.simulation.sim_scenario import MOST, Scenario
 from tests.simulation.sim_scheduler import Scheduler, Violation
 
+from wallaroo.partitioning.rewrite import rewrite
+from wallaroo.protocol.coordinator import Coordinator
 from wallaroo.protocol.manifest import Manifest
 
 #: Seconds of virtual time in which an application ends once no more faults come.
@@ -25,9 +27,14 @@ class Cluster:
     def __init__(self, scenario: Scenario, scheduler: Scheduler) -> None:
         self.scenario = scenario
         self.scheduler = scheduler
-        count = 1 if scenario.together else scenario.workers
+        count = 1 if scenario.together else MOST
         self._machines = [MachineDisk() for _ in range(count)]
-        self.bases = [Content() for _ in range(scenario.workers)]
+        #: By worker, the databases in its folder.
+        self.contents: list[dict[str, Content]] = [{} for _ in range(MOST)]
+        #: How many workers are asked for; those that ever lived.
+        self.target = scenario.workers
+        self.ever: set[int] = set()
+        self.uncleared: set[int] = set()
         self.invariants = Invariants(self)
         #: Workers that no message to or from the coordinator reaches.
         self.partitioned: set[int] = set()
@@ -62,6 +69,7 @@ class Cluster:
     def run(self) -> None:
         """Run to the end."""
         self._start_run()
+        self._next_target(list(self.scenario.targets))
         self._next_fault()
         while not self._complete:
             if not self.scheduler.step():
@@ -102,13 +110,94 @@ class Cluster:
 
     def _start_run(self) -> None:
         self._runs += 1
-        for worker in range(self.scenario.workers):
+        for worker in self._needed():
             self._start(worker)
+        self._scale()
+
+    def _needed(self) -> set[int]:
+        """The workers that must run: members, and those that are not done with leaving."""
+        manifest = self.invariants.durable_manifest()
+        if manifest is None:
+            return set(range(self.scenario.workers))
+        return {*manifest.members, *manifest.leaving}
+
+    def _scale(self) -> None:
+        """Bring about as many workers as are asked for, as whoever runs workers does."""
+        run = self._runs
+
+        def look() -> None:
+            if run == self._runs and not self._complete:
+                self._look()
+                self.scheduler.after(self.scheduler.delay(0.02), look)
+
+        look()
+
+    def _next_target(self, targets: list[tuple[float, int]]) -> None:
+        """Ask for other numbers of workers, each in its time."""
+        if not targets:
+            return
+        (seconds, target), *left = targets
+
+        def ask() -> None:
+            manifest = self.invariants.durable_manifest()
+            there = manifest and set(manifest.members) == set(range(self.target))
+            if self.scenario.patient and not there and not self._complete:
+                self.scheduler.after(seconds, ask)
+                return
+            self.target = target
+            self.scheduler.log(f"{target} workers are asked for")
+            self._next_target(left)
+
+        self.scheduler.after(seconds, ask)
+
+    def _look(self) -> None:
+        first = self.living(0)
+        service = first.service if first else None
+        if service is None:
+            return
+        machine = service.machine
+        committed = machine.committed
+        wanted = set(range(self.target))
+        for worker in self.uncleared - {*committed.members, *committed.leaving} - wanted:
+            self._clear(worker)
+        if wanted == set(committed.members):
+            if machine.rescale and self.scheduler.chance(0.5):
+                now = committed.assignment
+                service.process.enter(lambda: service.rescale(now.version, now))
+            return
+        for worker in sorted(wanted - set(committed.members)):
+            if worker not in committed.leaving:
+                self._start(worker)
+        missing = wanted - {*machine.members, *machine.joiners}
+        if missing or wanted & set(committed.leaving):
+            return
+        found = rewrite(committed.assignment, sorted(wanted))
+        rescale = machine.rescale
+        if rescale is None or rescale.new != found:
+            service.process.enter(lambda: service.rescale(committed.assignment.version, found))
+
+    def _clear(self, worker: int) -> None:
+        """Remove what a worker that has left leaves behind."""
+        process = self.living(worker)
+        if process and not process.ended:
+            return
+        self.uncleared.discard(worker)
+        if process:
+            self._gone(process, soon=True)
+        folder = self.machine_of(worker).folder(str(self.folder(worker).parent))
+        if folder:
+            folder.change((str(worker), None))
+        self.contents[worker].clear()
+
+    def noticed(self, machine: Coordinator) -> None:
+        """The coordinator has handled something."""
 
     def _start(self, worker: int) -> None:
         if self.living(worker) or self._machine(worker) in self._down:
             return
         self._lives += 1
+        self.ever.add(worker)
+        self.uncleared.add(worker)
         process = self._processes[worker] = Process(self, worker, self._lives)
         self.scheduler.log(f"{process} starts")
         process.start()
@@ -132,7 +221,7 @@ class Cluster:
     def _run_over(self) -> None:
         """Worker 0 has ended: so has the run, and whoever starts workers ends the others."""
         self._runs += 1
-        for worker in range(self.scenario.workers):
+        for worker in range(MOST):
             other = self.living(worker)
             if other:
                 self._gone(other, soon=True)
@@ -158,10 +247,12 @@ class Cluster:
     def _gone(self, process: Process, *, soon: bool) -> None:
         """A process is no more. soon: whether its peers learn of it by themselves."""
         process.alive, process.gone = False, True
-        self.bases[process.worker].cut(self.scheduler.random)
+        for content in self.contents[process.worker].values():
+            content.cut(self.scheduler.random)
         delay = self.scheduler.delay
         late = 0.005 if soon else 3.0
-        process.streams.close()
+        for streams in process.streams:
+            streams.close()
         process.receiver.die()
         if process.service:
             for session in process.service.sessions.values():
@@ -179,7 +270,7 @@ class Cluster:
 
     def _restart_ended(self) -> None:
         """Those that have ended are needed again: the application has not."""
-        for worker in range(1, self.scenario.workers):
+        for worker in sorted(self._needed() - {0}):
             if not self.living(worker):
                 self._restart(worker)
 
@@ -196,14 +287,15 @@ class Cluster:
             return
         self.scheduler.log(f"machine {number} loses power")
         self._down.add(number)
-        mine = [w for w in range(self.scenario.workers) if self._machine(w) == number]
-        for worker in mine:
+        mine = [w for w in sorted(self._needed()) if self._machine(w) == number]
+        also = [w for w in sorted(self.ever) if self._machine(w) == number]
+        for worker in {*mine, *also}:
             process = self._processes.get(worker)
             if process and not process.gone:
                 self._gone(process, soon=False)
         self._machines[number].power_cut(self.scheduler.random)
         if 0 in mine:
-            mine = list(range(self.scenario.workers))
+            mine = sorted(self._needed())
         run = self._runs
 
         def back() -> None:
@@ -248,9 +340,10 @@ class Cluster:
 
     def _strike(self, kind: str) -> None:
         chance = self.scheduler.random
-        process = self.living(chance.randrange(self.scenario.workers))
-        if process is None:
+        living = [each for worker in range(MOST) if (each := self.living(worker))]
+        if not living:
             return
+        process = chance.choice(living)
         match kind:
             case "kill":
                 self.kill(process)
@@ -260,10 +353,8 @@ class Cluster:
             case "cut power":
                 self.cut_power(self._machine(process.worker))
             case "kill all":
-                for worker in range(self.scenario.workers):
-                    each = self.living(worker)
-                    if each:
-                        self.kill(each)
+                for each in living:
+                    self.kill(each)
             case "cut all power":
                 for number in range(len(self._machines)):
                     self.cut_power(number)
@@ -272,7 +363,7 @@ class Cluster:
             case "partition":
                 self._partition(process.worker)
             case "break stream":
-                streams = list(process.streams.streams.values())
+                streams = [each for some in process.streams for each in some.streams.values()]
                 if streams:
                     stream = chance.choice(streams)
                     stream.break_up(stream.delay(), stream.delay())

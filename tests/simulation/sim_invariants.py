@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.simulation.sim_base import Content
 from tests.simulation.sim_disk import MachineDisk
 from tests.simulation.sim_scheduler import Violation
 from xxhash import xxh3_64_intdigest
@@ -50,7 +51,9 @@ class Invariants:
             case Recover():
                 self._recovers(service, call, message)
             case Resume(generation):
-                lacking = self._cluster.scenario.members - self._ready.get(generation, set())
+                durable = self.durable_manifest()
+                members = set(durable.members) if durable else set()
+                lacking = members - self._ready.get(generation, set())
                 if lacking:
                     raise Violation(f"{generation} resumes before {lacking} are ready")
             case Inject(generation, epoch):
@@ -59,6 +62,8 @@ class Invariants:
                 self._commits(epoch)
             case Finish():
                 durable = self.durable_manifest()
+                if durable and worker not in durable.members:
+                    return  # it has left
                 if not (service.machine.stop_requested or (durable and durable.complete)):
                     raise Violation("the application ends before all that it reads has")
 
@@ -127,7 +132,11 @@ class Invariants:
         identity = json.loads(disk.durable(folder / "identity.json") or b"{}")
         if identity.get("id") != part.directory or not identity.get("admitted"):
             raise Violation(f"{process} is not durably the one that it says it is")
-        base = self._cluster.bases[process.worker].epoch
+        contents = self._cluster.contents[process.worker]
+        stamp = contents["base"].stamp
+        base = max(stamp.epoch, part.joined - 1)
+        if part.staging and stamp.version <= 1 and not self._staged(contents, part.staging.id):
+            raise Violation(f"{process} prepares {message.epoch} before its staging is durable")
         epochs = [mark.epoch for mark in part.deltas if mark.epoch > base]
         if epochs != list(range(base + 1, message.epoch + 1)):
             raise Violation(f"{process} has deltas {epochs} after {base} for {message.epoch}")
@@ -146,6 +155,9 @@ class Invariants:
             if pending is None or len(pending) < sink["length"]:
                 raise Violation(f"{process} prepares {message.epoch} before its output is durable")
 
+    def _staged(self, contents: dict[str, Content], name: str) -> bool:
+        return contents.get(f"staging-{name}", Content()).stamp.version > 0
+
     def _durable_delta(self, process: "Process", mark: DeltaMark) -> None:
         data = process.disk.machine.durable(process.folder / "deltas" / mark.name)
         if data is None or len(data) != mark.size or xxh3_64_intdigest(data[:-8]) != mark.checksum:
@@ -161,8 +173,12 @@ class Invariants:
         known = self._outputs.get(path, b"")
         manifest = self.durable_manifest()
         most = 0
-        for part in manifest.parts.values() if manifest else ():
-            for mark in (each["mark"] for each in part.sinks if each):
+        known_sinks = []
+        if manifest:
+            parts = [*manifest.parts.values(), *manifest.leaving.values()]
+            known_sinks = [*(part.sinks for part in parts), *manifest.retired.values()]
+        for sinks in known_sinks:
+            for mark in (each["mark"] for each in sinks if each):
                 if mark["path"] == str(path):
                     most = max(most, mark["start"] + mark["length"])
         if len(data) > most:

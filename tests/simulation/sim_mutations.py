@@ -18,8 +18,8 @@ from tests.simulation import sim_disk, sim_streams
 from wallaroo.connectors import file_sink
 from wallaroo.dataflow import engine
 from wallaroo.protocol import coordinator, member
-from wallaroo.runtime import manifests, node
-from wallaroo.state import codec, delta, entries, live, native, store
+from wallaroo.runtime import attempt, manifests, node
+from wallaroo.state import codec, delta, donor, entries, live, native, settlement, store
 
 Mistake = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -133,7 +133,7 @@ MISTAKES: dict[str, list[Mistake]] = {
             engine.Engine,
             "_read_inbox",
             (
-                "if all(each.barrier for each in task.inboxes):",
+                "if all(each.barrier for each in inputs):",
                 "inbox.barrier = None\n        if task.passed < barrier.epoch:",
             ),
         )
@@ -148,7 +148,7 @@ MISTAKES: dict[str, list[Mistake]] = {
         text(
             coordinator.Coordinator,
             "_is_ready",
-            ("len(self._ready) < len(self.committed.members)", "not self._ready"),
+            ("not self._ready >= set(self.committed.members)", "not self._ready"),
         )
     ],
     "a generation is used before it is durable": [
@@ -166,8 +166,11 @@ MISTAKES: dict[str, list[Mistake]] = {
             coordinator.Coordinator,
             "_prepared",
             (
-                "return self._persist(",
-                "return self._tell_all(Commit(self._generation, epoch)) + self._persist(",
+                "return self._persist(self._next(",
+                (
+                    "return self._tell_all(Commit(self._generation, epoch)) + "
+                    "self._persist(self._next("
+                ),
             ),
         )
     ],
@@ -262,6 +265,140 @@ MISTAKES: dict[str, list[Mistake]] = {
                 "if self.phase is not Phase.RUNNING:",
             ),
         )
+    ],
+    # Of rescales.
+    "those that join need not be waited for": [
+        text(
+            engine.Engine,
+            "_read_inbox",
+            ("if barrier.switch or not each.joining]", "if not each.joining]"),
+        )
+    ],
+    "a donor says that all has come when the switch begins": [
+        text(
+            donor.Donor,
+            "switch",
+            (
+                "self._left = set(self._store.places)",
+                (
+                    "self._left = set(self._store.places)\n"
+                    "    for place in list(self._left): self.ended(place)"
+                ),
+            ),
+        )
+    ],
+    "a donor does not wait until all is encoded": [
+        instead(store.Store.__init__, "__kwdefaults__", {"native": False}),
+        text(store.Store, "_encode", ("self._catcher.ended(place.number)", "pass")),
+        text(
+            live.Place,
+            "freeze",
+            (
+                "self._has_frozen(self)",
+                (
+                    "self._has_frozen(self)\n"
+                    "    catcher = self._has_frozen.__self__._catcher\n"
+                    "    if catcher: catcher.ended(self.number)"
+                ),
+            ),
+        ),
+    ],
+    "a switch is reported before what was given is durable": [
+        text(node.Node, "_maybe_durable", ("not attempt.staging.durable", "False"))
+    ],
+    "events of moved keys are not held back": [
+        text(engine.Engine, "_hold_back", ("if donor is None:", "if True:"))
+    ],
+    "what is held back is overtaken": [
+        text(engine.Engine, "_read_inbox", (" or task.released", "")),
+        text(engine.Engine, "step", ("for task in self._tasks:", "for task in ():")),
+        text(
+            engine.Engine,
+            "_run",
+            (
+                "batch = self._batch(task, entry)",
+                (
+                    "batch = self._batch(task, entry)\n"
+                    "    if task.released:\n"
+                    "        more = task.released.popleft()\n"
+                    "        self._batch(task, more[0]).run(events)\n"
+                    "        events = more[1]\n"
+                    "        batch = self._batch(task, more[0])"
+                ),
+            ),
+        ),
+    ],
+    "a donor forgets what moves before that is committed": [
+        text(
+            attempt.Attempt,
+            "inject",
+            (
+                "self.switch = epoch",
+                "self.switch = epoch\n    store.switched(self.tenure(0))",
+            ),
+        )
+    ],
+    "what was given is looked for in the base at once": [
+        text(
+            store.Store,
+            "_load",
+            ("staging is not None and staging.mark.covers(point)", "False"),
+        )
+    ],
+    "memory keeps what was given away": [instead(store.Store, "_clean_up", lambda self: None)],
+    "the base keeps what was there before": [
+        text(
+            settlement.Settlement,
+            "_all_steps",
+            ("self._batch.clear(*place_range(place, start, end))", "pass"),
+        ),
+        text(
+            settlement.Settlement,
+            "take_job",
+            ("batch.clear(*place_range(place, start, end))", "pass"),
+        ),
+    ],
+    "what was given is not taken into the base": [
+        text(settlement.Settlement, "_all_steps", ("self._batch.put(key, value)", "pass"))
+    ],
+    "what the base lacks is not copied": [
+        text(
+            donor.Donor,
+            "job_done",
+            ("for block in content.blocks", "for block in content.blocks[:0]"),
+        )
+    ],
+    "what is touched while it is copied is not sent": [
+        text(donor.Donor, "sealed", ("= self._encoded\n", "= {}\n"))
+    ],
+    "older deltas are copied over newer ones": [
+        text(donor.Donor, "_take_block", ("touched.setdefault(key, value)", "touched[key] = value"))
+    ],
+    "a partition that moves is read on": [
+        text(engine.Engine, "_switch", ("source.give_up(lost)", "pass"))
+    ],
+    "a partition is read before its position has come": [
+        text(
+            engine.Engine,
+            "_switch",
+            ("if not source.awaiting and self._ranges:", "if self._ranges:"),
+        )
+    ],
+    "who had read all before a switch is not asked again": [
+        text(coordinator.Coordinator, "_persisted", ("self._drained.clear()", "pass"))
+    ],
+    "a leaver ends before its output is published": [
+        text(
+            member.Member,
+            "_told",
+            (
+                "return [Publish(epoch, switched)]",
+                "return [Publish(epoch, switched), *([End()] if switched else [])]",
+            ),
+        )
+    ],
+    "a stage routes by the old assignment behind a switch": [
+        text(engine.Engine, "_switch", ("old, task.assignment = task.assignment, new", "old = new"))
     ],
     # Mistakes that were found here.
     "output of an epoch is forgotten when the last one's is published": [

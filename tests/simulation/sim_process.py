@@ -1,20 +1,19 @@
 """One life of a worker: the real `Node` on a simulated host, as `wallaroo.runtime.worker`."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tests.simulation.sim_base import SimBase
+from tests.simulation.sim_base import SimBases
 from tests.simulation.sim_control import Session
 from tests.simulation.sim_disk import Crash, ProcessDisk
 from tests.simulation.sim_scheduler import Violation
 from tests.simulation.sim_service import Service
-from tests.simulation.sim_streams import Receiver, Streams
+from tests.simulation.sim_streams import Receiver, Stream, Streams
 
-from wallaroo.dataflow.engine import Engine
-from wallaroo.dataflow.exchange import Outbox
 from wallaroo.errors import DataflowError, Failure, InputError
 from wallaroo.protocol.messages import FromWorker, Halt, Prepared, Ready, ToWorker
+from wallaroo.runtime.attempt import Incoming, Outgoing
 from wallaroo.runtime.node import Node, Settings, Task
 
 if TYPE_CHECKING:
@@ -44,11 +43,10 @@ class Process:
         self.slowness = 1.0
         self.folder = cluster.folder(worker)
         self.disk = ProcessDisk(cluster.machine_of(worker), self)
-        self.base: SimBase | None = None
         self.session: Session | None = None
         self.service: Service | None = None
         self.receiver = Receiver(self)
-        self.streams = Streams(self)
+        self.streams: list[Streams] = []
         self.node: Node | None = None
         self._held: list[Callable[[], None]] = []
         self._time = self.scheduler.now
@@ -71,7 +69,7 @@ class Process:
             Settings(self.worker, self.folder, scenario.cache),
             self,
             self.disk,
-            self._open_base,
+            SimBases(self.cluster.contents[self.worker], self.disk),
             scenario.codec,
             self._clock,
             f"{self.scheduler.random.getrandbits(64):016x}",
@@ -79,9 +77,6 @@ class Process:
         if self.worker == 0:
             self.service = Service(self)
         self._join()
-
-    def _open_base(self, path: Path) -> SimBase:
-        return SimBase(path, self.cluster.bases[self.worker], self.disk)
 
     def enter(self, call: Callable[[], None]) -> None:
         """Do something in this process: not if it is dead, later if it is paused."""
@@ -188,9 +183,11 @@ class Process:
         self._time = max(self._time, self.scheduler.now) + took * self.slowness
         return self._time
 
-    def wake(self) -> None:
-        """Call `Node.run` soon."""
-        if not self._woken:
+    def wake(self, after: float = 0.0) -> None:
+        """Call `Node.run` soon, or after so many seconds."""
+        if after:
+            self.later(after, self.wake)
+        elif not self._woken:
             self._woken = True
             self.later(max(0.0, self._time - self.scheduler.now), self._run)
 
@@ -228,30 +225,49 @@ class Process:
     def open_streams(
         self,
         generation: int,
-        engine: Engine,
+        attempt: int,
+        outgoing: Sequence[Outgoing],
+        incoming: Mapping[tuple[int, int], Incoming],
         addresses: Mapping[int, str],
         opened: Callable[[], None],
     ) -> None:
         """Connect to the other workers, and let them connect; then call `opened`."""
-        self.receiver.expect(generation, engine.inboxes)
-        self.streams.open(generation, engine, addresses, opened)
+        self.receiver.expect(generation, attempt, incoming)
+        streams = Streams(self, generation, attempt, outgoing, addresses, opened)
+        self.streams.append(streams)
 
-    def close_streams(self) -> None:
-        """Drop them, with what is on its way."""
-        self.receiver.close()
-        self.streams.close()
+    def connected(self, stream: Stream) -> None:
+        """A stream has been taken."""
+        for streams in self.streams:
+            streams.connected(stream)
 
-    def wake_sender(self, outbox: Outbox) -> None:
+    def close_streams(self, attempt: int | None = None) -> None:
+        """Drop them, with what is on its way; all, or those of an attempt."""
+        self.receiver.close(attempt)
+        for streams in list(self.streams):
+            if attempt in (None, streams.attempt):
+                streams.close()
+                self.streams.remove(streams)
+
+    def drop_streams(self, workers: Collection[int]) -> None:
+        """Let go of the streams to and from workers that need them no more."""
+        self.receiver.drop(workers)
+        for streams in self.streams:
+            streams.drop(workers)
+
+    def wake_sender(self, outbox: Outgoing) -> None:
         """An outbox has something to send."""
-        self.streams.wake(outbox)
+        for streams in self.streams:
+            streams.wake(outbox)
 
-    def stream_lost(self, generation: int, peer: int) -> None:
-        """A stream has broken."""
+    def stream_lost(self, stream: Stream, peer: int) -> None:
+        """A stream has broken, unless nobody needs it any more."""
         node = self.node
-        if node is None or self.ended or generation != node.member.generation:
+        if node is None or self.ended or stream.generation != node.member.generation:
             return
-        if node.engine is not None:
-            node.stream_broke(generation, peer)
+        sends = any(id(stream.outbox) in streams.streams for streams in self.streams)
+        if node.engine is not None and (sends or self.receiver.holds(stream)):
+            node.stream_broke(stream.generation, stream.attempt, peer)
 
     def fail(self, failure: Failure) -> None:
         """Nothing in a simulation stops the application."""

@@ -55,7 +55,7 @@ def small() -> Iterator[None]:
                 "wallaroo.dataflow.exchange", ROOM=200, FRAME=100, LOCAL_ROOM=6, BLOCK=4
             )
         )
-        enter(mock.patch("wallaroo.dataflow.engine.BATCH", 8))
+        enter(mock.patch("wallaroo.dataflow.engine.BATCH", 3))
         enter(mock.patch("wallaroo.runtime.node.SLICE", 0.00003))
         enter(mock.patch("wallaroo.state.live.CHUNK", 2))
         enter(

@@ -28,6 +28,9 @@ FAULTS = {
     "stop": 2,
 }
 
+#: Most workers that a rescale asks for.
+MOST = 5
+
 
 class Scenario:
     """Drawn from a seed."""
@@ -36,7 +39,9 @@ class Scenario:
         self.workers = chance.choice((1, 2, 2, 3, 3, 4))
         #: Whether all workers are on one machine.
         self.together = chance.random() < 0.5
-        self.sample: Sample = sample(chance)
+        #: Whether other numbers of workers are asked for.
+        self.rescales = chance.random() < 0.6
+        self.sample: Sample = sample(chance, long=self.rescales)
         self.graph = build_graph(self.sample.application)
         self.codec = _CODEC
         self.output: Path = OUTPUT
@@ -57,11 +62,31 @@ class Scenario:
         )
         #: Seconds between faults, about.
         self.fault_gap = chance.choice((0.005, 0.03, 0.1, 0.5))
+        #: How many workers are asked for, and after how many seconds each.
+        self.targets: list[tuple[float, int]] = []
+        #: Whether one is asked for only when the one before has come about.
+        self.patient = False
+        if self.rescales:
+            self._rescale(chance)
 
-    @property
-    def members(self) -> set[int]:
-        """All workers."""
-        return set(range(self.workers))
+    def _rescale(self, chance: random.Random) -> None:
+        """Ask for other numbers of workers, and let the events last until they have come."""
+        self.pace = chance.choice((0.005, 0.01, 0.02))
+        self.control_delay = chance.choice((0.0003, 0.002))
+        self.disk_delay = chance.choice((0.0003, 0.002, 0.01))
+        self.restart_delay = chance.choice((0.003, 0.03))
+        if chance.random() < 0.8:
+            self.interval = chance.choice((0.01, 0.03, 0.1))
+        if self.cache is not None:  # so that epochs leave time for the base
+            self.interval = 0.3
+        gap = chance.choice((0.01, 0.05, 0.3, 1.0))
+        for _ in range(chance.choice((1, 1, 2, 3, 5))):
+            self.targets.append((gap * chance.random() * 2, chance.randrange(1, MOST + 1)))
+        if chance.random() < 0.4:
+            self.patient = True
+            there = chance.randrange(1, MOST + 1)
+            self.targets = [(0.01, there), (0.01, self.workers), (0.01, there)]
+            self.faults = self.faults[:1]
 
     def _assignment(self, chance: random.Random) -> Assignment:
         if chance.random() < 0.5:

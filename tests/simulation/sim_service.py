@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from tests.simulation.sim_control import Session
 
+from wallaroo.partitioning import Assignment
 from wallaroo.protocol import coordinator as protocol
 from wallaroo.protocol.manifest import Manifest
 from wallaroo.protocol.messages import FromWorker, Register
@@ -68,6 +69,10 @@ class Service:
         """Somebody wants the application to end."""
         self._handle(protocol.StopRequested())
 
+    def rescale(self, base: int, assignment: Assignment) -> None:
+        """Somebody wants another assignment."""
+        self._handle(protocol.RescaleRequested(base, assignment))
+
     @property
     def alone(self) -> bool:
         """Whether no other worker is connected."""
@@ -76,7 +81,8 @@ class Service:
     def _handle(self, event: protocol.Event) -> None:
         self._calls += 1
         machine = self.machine
-        effects = machine.handle(event)
+        effects = machine.handle(event, self.process.scheduler.now)
+        self._cluster.noticed(machine)
         for effect in effects:
             match effect:
                 case protocol.Tell(worker, name, message):
@@ -88,6 +94,8 @@ class Service:
                     self._persist(manifest)
                 case protocol.Timer(seconds=seconds):
                     self._wait(effect, seconds)
+                case protocol.Answer(refusal):
+                    self.process.scheduler.log(f"rescale: {refusal or 'begins'}")
 
     def _wait(self, timer: protocol.Timer, seconds: float) -> None:
         self.process.later(seconds, lambda: self._handle(protocol.Elapsed(timer)))

@@ -6,14 +6,13 @@ what an older one carries is refused whenever it arrives, a newer one waits.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tests.simulation.sim_scheduler import Violation
 
 from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.engine import Engine
-from wallaroo.dataflow.exchange import Inbox, Outbox
+from wallaroo.runtime.attempt import Incoming, Outgoing
 
 if TYPE_CHECKING:
     from tests.simulation.sim_process import Process
@@ -24,11 +23,12 @@ Frame = list[bytes] | Barrier
 class Stream:
     """From an outbox of `sender` to worker `outbox.receiver`."""
 
-    def __init__(self, sender: "Process", generation: int, outbox: Outbox) -> None:
+    def __init__(self, sender: "Process", generation: int, attempt: int, outbox: Outgoing) -> None:
         self.sender = sender
         self.generation = generation
+        self.attempt = attempt
         self.outbox = outbox
-        self.key = (outbox.edge.index, sender.worker)
+        self.key = (outbox.channel, sender.worker)
         self.receiver: Process | None = None
         self.cut = False
         #: Seconds by which what is on its way when it is cut is late.
@@ -42,7 +42,8 @@ class Stream:
         self._scheduler = sender.scheduler
 
     def __str__(self) -> str:
-        return f"{self.generation}:{self.sender.worker}-{self.outbox.receiver}#{self.key[0]}"
+        ends = f"{self.sender.worker}-{self.outbox.receiver}#{self.key[0]}"
+        return f"{self.generation}.{self.attempt}:{ends}"
 
     def delay(self) -> float:
         """Seconds that a frame is under way."""
@@ -65,7 +66,7 @@ class Stream:
     def accepted(self) -> None:
         """The receiver has taken it."""
         self._scheduler.after(
-            self.delay(), lambda: self.sender.enter(lambda: self.sender.streams.connected(self))
+            self.delay(), lambda: self.sender.enter(lambda: self.sender.connected(self))
         )
 
     def pump(self) -> None:
@@ -122,14 +123,12 @@ class Stream:
         peer = self.outbox.receiver
         self._scheduler.after(
             to_sender,
-            lambda: sender.enter(lambda: sender.stream_lost(self.generation, peer)),
+            lambda: sender.enter(lambda: sender.stream_lost(self, peer)),
         )
         if receiver is not None:
             self._scheduler.after(
                 to_receiver,
-                lambda: receiver.enter(
-                    lambda: receiver.stream_lost(self.generation, sender.worker)
-                ),
+                lambda: receiver.enter(lambda: receiver.stream_lost(self, sender.worker)),
             )
 
 
@@ -139,7 +138,8 @@ class Receiver:
     def __init__(self, process: "Process") -> None:
         self._process = process
         self.generation = 0
-        self.inboxes: dict[tuple[int, int], Inbox] = {}
+        self.attempt = 0
+        self.inboxes: dict[tuple[int, int], tuple[int, Incoming]] = {}
         self.taken: dict[tuple[int, int], Stream] = {}
         self._waiting: list[Stream] = []
         self._arrived: dict[tuple[int, int], deque[tuple[Stream, Frame]]] = {}
@@ -148,32 +148,49 @@ class Receiver:
         """Whether to take what a stream of a generation carries."""
         return generation == self.generation
 
-    def expect(self, generation: int, inboxes: dict[tuple[int, int], Inbox]) -> None:
-        """From now on take the streams of this generation, and of no other."""
-        self.close()
-        self.generation = generation
-        self.inboxes = inboxes
+    def holds(self, stream: Stream) -> bool:
+        """Whether it has not let go of a stream that it took."""
+        return self.taken.get(stream.key) is stream
+
+    def expect(
+        self, generation: int, attempt: int, inboxes: Mapping[tuple[int, int], Incoming]
+    ) -> None:
+        """From now on take the streams of this generation, or attempt in it."""
+        if generation != self.generation or not attempt:
+            self.close()
+        self.generation, self.attempt = generation, attempt
+        self.inboxes.update({key: (attempt, inbox) for key, inbox in inboxes.items()})
         waiting, self._waiting = self._waiting, []
         for stream in waiting:
             self.accept(stream)
 
-    def close(self) -> None:
-        """Cut all streams: the generation is over."""
-        self.inboxes = {}
-        self._arrived = {}
-        taken, self.taken = self.taken, {}
-        for stream in taken.values():
-            stream.break_up(stream.delay(), stream.delay())
+    def close(self, attempt: int | None = None) -> None:
+        """Cut all streams, for the generation is over; or those of an attempt."""
+        self._drop(k for k, (of, _) in self.inboxes.items() if attempt is None or of == attempt)
+
+    def drop(self, workers: Collection[int]) -> None:
+        """Let go of streams that are needed no more."""
+        self._drop(k for k in self.inboxes if k[1] in workers)
+
+    def _drop(self, keys: Iterable[tuple[int, int]]) -> None:
+        for key in list(keys):
+            del self.inboxes[key]
+            self._arrived.pop(key, None)
+            stream = self.taken.pop(key, None)
+            if stream:
+                stream.break_up(stream.delay(), stream.delay())
 
     def accept(self, stream: Stream) -> None:
         """A stream has come."""
         if stream.cut:
             return
-        if stream.generation > self.generation:  # ruling 1: it waits unread
+        # Ruling 1: one of a later generation, or attempt, waits unread.
+        if (stream.generation, stream.attempt) > (self.generation, self.attempt):
             self._waiting.append(stream)
             return
-        inbox = self.inboxes.get(stream.key)
-        if not self.expects(stream.generation) or inbox is None or stream.key in self.taken:
+        attempt, inbox = self.inboxes.get(stream.key, (0, None))
+        expected = self.expects(stream.generation) and attempt == stream.attempt
+        if not expected or inbox is None or stream.key in self.taken:
             self._process.scheduler.log(f"stream {stream} is refused")
             stream.break_up(stream.delay(), stream.delay())
             return
@@ -191,7 +208,8 @@ class Receiver:
         self._read(stream.key)
 
     def _read(self, key: tuple[int, int]) -> None:
-        inbox, arrived = self.inboxes.get(key), self._arrived.get(key)
+        _, inbox = self.inboxes.get(key, (0, None))
+        arrived = self._arrived.get(key)
         if inbox is None or arrived is None:
             return
         inbox.on_room = lambda: self._process.later(0.0, lambda: self._read(key))
@@ -202,6 +220,9 @@ class Receiver:
             if isinstance(frame, Barrier):
                 inbox.add_barrier(frame)
                 stream.done = frame.final
+                if frame.final:
+                    self.taken.pop(key, None)
+                    self.inboxes.pop(key, None)
             else:
                 inbox.add(frame)
             stream.was_read()
@@ -214,25 +235,21 @@ class Receiver:
 
 
 class Streams:
-    """The streams that start at one worker, of one generation at a time."""
+    """The streams that start at one worker and were opened together."""
 
-    def __init__(self, process: "Process") -> None:
-        self._process = process
-        self.streams: dict[int, Stream] = {}
-        self._missing: set[int] = set()
-        self._opened: Callable[[], None] = lambda: None
-
-    def open(
+    def __init__(
         self,
+        process: "Process",
         generation: int,
-        engine: Engine,
+        attempt: int,
+        outgoing: Sequence[Outgoing],
         addresses: Mapping[int, str],
         opened: Callable[[], None],
     ) -> None:
-        """Connect the engine's outboxes; then call `opened`."""
+        self._process = process
+        self.attempt = attempt
         self.streams = {
-            id(outbox): Stream(self._process, generation, outbox)
-            for outbox in engine.outboxes.values()
+            id(outbox): Stream(process, generation, attempt, outbox) for outbox in outgoing
         }
         self._missing = set(self.streams)
         self._opened = opened
@@ -253,7 +270,7 @@ class Streams:
             for each in self.streams.values():
                 each.pump()
 
-    def wake(self, outbox: Outbox) -> None:
+    def wake(self, outbox: Outgoing) -> None:
         """An outbox has something to send."""
         stream = self.streams.get(id(outbox))
         if stream and not self._missing:
@@ -261,6 +278,12 @@ class Streams:
 
     def close(self) -> None:
         """Cut them."""
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
-            stream.break_up(stream.delay(), stream.delay())
+        self.drop({stream.outbox.receiver for stream in self.streams.values()})
+
+    def drop(self, workers: Collection[int]) -> None:
+        """Cut those to some workers."""
+        for key, stream in list(self.streams.items()):
+            if stream.outbox.receiver in workers:
+                del self.streams[key]
+                self._missing.discard(key)
+                stream.break_up(stream.delay(), stream.delay())

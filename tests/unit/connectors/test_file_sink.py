@@ -600,3 +600,92 @@ def test_a_path_that_can_not_be_written_is_refused_when_it_is_opened(
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=f"can't write {tmp_path / path}: {why}"):
         opened(tmp_path / path)
+
+
+class TestWorkersThatComeAndGo:
+    """Ruling 29 of docs/protocol.md: each worker's part is its own, however many there are."""
+
+    def test_who_wrote_the_file_itself_goes_on_with_it_on_several_workers(self, file: Path) -> None:
+        writer, services = opened(file)
+        writer.write(["alone "])
+        mark = keep(writer)
+        commit(writer)
+        writer.close()
+        services.workers = 3
+        again, _ = opened(file, services, mark)
+        again.write(["and with others"])
+        finish(again)
+        assert file.read_text() == "alone and with others"
+        assert [path.name for path in file.parent.iterdir()] == ["counts.txt"]
+
+    def test_who_wrote_a_part_goes_on_with_it_when_it_is_alone(self, file: Path) -> None:
+        writer, services = opened(file, DirectServices(0, 3))
+        writer.write(["with others "])
+        mark = keep(writer)
+        commit(writer)
+        writer.close()
+        services.workers = 1
+        again, _ = opened(file, services, mark)
+        again.write(["and alone"])
+        finish(again)
+        assert file.with_name("counts.part-0.txt").read_text() == "with others and alone"
+        assert not file.exists()
+
+    def test_one_that_joins_writes_its_part_and_leaves_the_others_alone(self, file: Path) -> None:
+        file.write_text("of worker 0")
+        other = file.with_name("counts.part-1.txt")
+        other.write_text("of worker 1")
+        mine = file.with_name("counts.part-2.txt")
+        mine.write_text("of a run before")
+        writer, _ = opened(file, DirectServices(2, 3))
+        assert mine.read_text() == ""
+        writer.write(["of worker 2"])
+        finish(writer)
+        assert [path.read_text() for path in (file, other, mine)] == [
+            *("of worker 0", "of worker 1", "of worker 2")
+        ]
+
+    def test_one_that_joins_a_single_worker_does_not_write_its_file(self, file: Path) -> None:
+        file.write_text("of worker 0")
+        writer, _ = opened(file, DirectServices(1, 2))
+        writer.write(["of worker 1"])
+        finish(writer)
+        assert file.read_text() == "of worker 0"
+        assert file.with_name("counts.part-1.txt").read_text() == "of worker 1"
+
+    def test_one_that_comes_back_writes_on_at_its_mark(self, file: Path) -> None:
+        """What it had begun in an attempt that came to nothing is cut off."""
+        writer, _ = opened(file, DirectServices(2, 3))
+        writer.write(["first "])
+        mark = keep(writer)
+        commit(writer)
+        writer.close()
+        part = file.with_name("counts.part-2.txt")
+        part.write_text(part.read_text() + "of no epoch")
+        again, services = opened(file, DirectServices(2, 4), mark)
+        assert part.read_text() == "first "
+        again.write(["second"])
+        finish(again)
+        assert part.read_text() == "first second"
+        assert services.failures == []
+
+    def test_one_that_left_and_restarts_publishes_what_was_committed(self, file: Path) -> None:
+        """It is no member any more: there are fewer workers than its number says."""
+        writer, services = opened(file, DirectServices(2, 3))
+        writer.write(["the last words"])
+        mark = keep(writer)
+        writer.close()
+        part = file.with_name("counts.part-2.txt")
+        assert part.read_text() == ""
+        services.workers = 1
+        again, _ = opened(file, services, mark)
+        assert part.read_text() == "the last words"
+        assert pending(services) == []
+        again.close()
+
+    def test_none_goes_on_with_the_part_of_another(self, file: Path) -> None:
+        writer, _ = opened(file, DirectServices(2, 3))
+        mark = keep(writer)
+        writer.close()
+        with pytest.raises(InputError, match=r"the output so far is in .*counts.part-2.txt"):
+            opened(file, DirectServices(1, 3), mark)

@@ -13,6 +13,7 @@ from tests.unit.protocol.watch import OVER, Watched, beginning, register
 from tests.unit.protocol.world import World
 
 from wallaroo.errors import Failure
+from wallaroo.partitioning.rewrite import rewrite
 from wallaroo.protocol.coordinator import (
     BACK_OFF,
     LONGEST_BACK_OFF,
@@ -26,6 +27,7 @@ from wallaroo.protocol.coordinator import (
     Persist,
     Persisted,
     Phase,
+    RescaleRequested,
     StopRequested,
     Tell,
     Timer,
@@ -35,6 +37,7 @@ from wallaroo.protocol.messages import (
     Broken,
     Commit,
     Drained,
+    Enlisted,
     Failed,
     Finish,
     FromWorker,
@@ -46,6 +49,7 @@ from wallaroo.protocol.messages import (
     Recover,
     Refuse,
     Resume,
+    Staged,
 )
 
 WORKERS = 2
@@ -219,10 +223,6 @@ class TestWhoIsRefused:
         assert isinstance(effect.message, Refuse)
         return effect.message.message
 
-    @pytest.mark.parametrize("worker", [-1, 2])
-    def test_one_that_is_no_member(self, worker: int) -> None:
-        assert f"there is no worker {worker}" in self.why(Watched.new(2), joined(worker))
-
     def test_one_of_another_program(self) -> None:
         other = replace(register(1), fingerprint="other")
         why = self.why(Watched.new(2), heard(1, other))
@@ -242,9 +242,13 @@ class TestWhoIsRefused:
         why = self.why(Watched.new(2), heard(1, register(1, admitted=True)))
         assert "worker 0's directory is lost" in why
 
+    def test_one_of_an_unknown_number_is_not_but_waits_to_join(self) -> None:
+        assert Watched.new(2).tell(joined(2)) == []
+
     def test_the_loss_of_one_that_was_refused_harms_nobody(self) -> None:
         watched = running()
-        watched.tell(joined(5), Lost(5, "first 5"))
+        other = replace(register(5), fingerprint="other")
+        watched.tell(heard(5, other), Lost(5, "first 5"))
         assert watched.machine.phase is Phase.RUNNING
 
 
@@ -407,7 +411,7 @@ class TestBackOff:
     @staticmethod
     def fault(watched: Watched) -> float:
         """Worker 1 dies and is there again; for how long the next generation waits."""
-        session = watched.machine._members[1][0]
+        session = watched.machine._present[1][0]
         effects = watched.tell(Lost(1, session), joined(1, session + "'"))
         timers = [each for each in effects if isinstance(each, Timer)]
         if timers:
@@ -429,7 +433,7 @@ class TestBackOff:
         self.fault(watched)
         elapse(watched, "epoch")
         generation = watched.machine.generation
-        session = watched.machine._members[1][0]
+        session = watched.machine._present[1][0]
         watched.tell(heard(0, Prepared(generation, 1, part(0, 1, generation))))
         watched.tell(heard(1, Prepared(generation, 1, part(1, 1, generation)), session))
         persisted(watched)
@@ -454,7 +458,7 @@ class TestBackOff:
     def test_a_worker_that_is_there_meanwhile_waits_too(self) -> None:
         watched = running()
         self.fault(watched)
-        session = watched.machine._members[1][0]
+        session = watched.machine._present[1][0]
         watched.tell(Lost(1, session))
         assert watched.tell(joined(1, "third")) == []
         assert kinds(elapse(watched, "form")) == [Persist]
@@ -638,18 +642,29 @@ def test_no_sequence_of_events_at_all_breaks_what_must_hold(
         watched.tell(_any_event(chance, watched))
 
 
+def rescale_messages(generation: int, attempt: int, epoch: int) -> list[FromWorker]:
+    return [
+        *[Enlisted(generation, attempt)] * 4,
+        *[Staged(generation, attempt, epoch, 1, 10)] * 4,
+        Published(generation, epoch),
+        Broken(generation, 0, attempt),
+        Broken(generation, 7, attempt),
+    ]
+
+
 def _any_event(chance: random.Random, watched: Watched) -> Event:
     machine = watched.machine
     if watched.events and chance.random() < 0.2:
         return chance.choice(watched.events)
-    worker = chance.choice([*watched.committed.members, *watched.committed.members, 7])
+    others = machine.rescale.everyone if machine.rescale else watched.committed.leaving
+    worker = chance.choice([*watched.committed.members, *watched.committed.members, *others, 7, 8])
     session = watched.sessions.get(worker, f"{worker}/{chance.randrange(3)}")
     if chance.random() < 0.1:
         session = f"{worker}/{chance.randrange(20)}"
     generation = max(0, machine.generation + chance.choice((0, 0, 0, 0, -1, 1)))
     epoch = max(0, watched.committed.epoch + chance.choice((1, 1, 1, 0, 2)))
     what = chance.random()
-    if what < 0.2 or worker not in machine._members:
+    if what < 0.2 or worker not in machine._present:
         directory = "" if chance.random() < 0.9 else "another"
         register_ = register(worker, directory, admitted=chance.random() < 0.1)
         return Heard(worker, session, register_)
@@ -667,6 +682,18 @@ def _any_event(chance: random.Random, watched: Watched) -> Event:
         return StopRequested()
     if what < 0.603:
         return Heard(worker, session, Failed(Failure("no")))
+    if what < 0.63:
+        base = machine.committed.assignment.version - (chance.random() < 0.1)
+        workers = [0, *chance.sample(range(1, 9), chance.randrange(4))]
+        return RescaleRequested(base, rewrite(machine.committed.assignment, workers))
+    attempt = machine.rescale.attempt if machine.rescale else chance.randrange(4)
+    said = rescale_messages(generation, attempt, epoch - 1)
+    taking_part = {
+        *machine.committed.members,
+        *(machine.rescale.everyone if machine.rescale else ()),
+    }
+    if chance.random() < 0.4 or worker not in taking_part:
+        return Heard(worker, session, chance.choice(said))
     report = part(worker, epoch, generation, ended=chance.random() < 0.1)
     messages: list[FromWorker] = [
         *[Ready(generation)] * 4,

@@ -14,23 +14,37 @@ from wallaroo.protocol.manifest import (
     DeltaMark,
     Manifest,
     Part,
+    Staging,
     part_from_json,
     part_to_json,
 )
 
 NUMBERS = st.integers(0, (1 << 64) - 1)
 NAMES = st.text(max_size=8)
+MARKS = st.lists(
+    st.none()
+    | st.dictionaries(NAMES, st.none() | st.booleans() | st.integers() | NAMES, max_size=2),
+    max_size=3,
+).map(tuple)
+POINTS = st.integers(0, INTERVAL - 1)
+STAGINGS = st.builds(
+    Staging,
+    NAMES,
+    st.lists(st.tuples(POINTS, st.integers(1, INTERVAL)), max_size=3).map(tuple),
+)
 PARTS = st.builds(
     Part,
     NAMES,
     st.lists(st.builds(DeltaMark, NUMBERS, NUMBERS, NUMBERS, NUMBERS), max_size=3).map(tuple),
-    st.lists(
-        st.none()
-        | st.dictionaries(NAMES, st.none() | st.booleans() | st.integers() | NAMES, max_size=2),
-        max_size=3,
-    ).map(tuple),
+    MARKS,
     st.frozensets(st.tuples(NAMES, NAMES), max_size=3),
+    st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    NUMBERS,
+    st.none() | STAGINGS,
 )
+PLACES = st.dictionaries(NAMES, st.integers(0, 65535), max_size=3)
+PARTITIONS = st.dictionaries(NAMES, st.dictionaries(NAMES, NUMBERS, max_size=3), max_size=3)
+WORKERS = st.integers(0, 99)
 
 
 @st.composite
@@ -47,9 +61,13 @@ MANIFESTS = st.builds(
     NUMBERS,
     NUMBERS,
     assignments(),
-    st.dictionaries(NAMES, st.integers(0, 65535), max_size=3),
-    st.dictionaries(NAMES, st.dictionaries(NAMES, NUMBERS, max_size=3), max_size=3),
-    st.dictionaries(st.integers(0, 99), PARTS, max_size=3),
+    PLACES,
+    PARTITIONS,
+    st.dictionaries(WORKERS, PARTS, max_size=3),
+    NUMBERS,
+    st.dictionaries(WORKERS, PARTS, max_size=2),
+    st.dictionaries(WORKERS, MARKS, max_size=2),
+    st.lists(st.dictionaries(NAMES, st.integers() | NAMES, max_size=2), max_size=2).map(tuple),
 )
 
 
@@ -74,7 +92,7 @@ def changed(**change: Any) -> str:
         ("[]", "it is not a manifest"),
         ("null", "it is not a manifest"),
         ("{}", "KeyError: 'format'"),
-        (changed(format=2), "it has format 2; this version of Wallaroo reads 1"),
+        (changed(format=1), "it has format 1; this version of Wallaroo reads 2"),
         (changed(assignment={"version": 1, "pieces": [[0, 5, 0]]}), "not at 2\\^64"),
         (changed(assignment={"version": 1, "pieces": [[0, 5]]}), "it is not a manifest"),
         (changed(parts={"0": {}}), "it is not a manifest"),

@@ -1,8 +1,9 @@
 """The coordinator and the members together, with a network, processes and disks that a seed rules.
 
-What a member does in its time (going back, the disk, the sinks) ends whenever the seed says so;
-messages of one connection stay in order, those of different ones do not. A process may die at any
-moment, its messages may still come when its successor is there already, and a stream may break.
+What a member does in its time (going back, the disk, the sinks, the streams of a rescale) ends
+whenever the seed says so; messages of one connection stay in order, those of different ones do not.
+A process may die at any moment, its messages may still come when its successor is there already,
+and a stream may break. Somebody may ask for another number of workers, again and again.
 """
 
 import random
@@ -12,8 +13,12 @@ from dataclasses import dataclass, field
 
 from tests.unit.protocol.watch import OVER, Watched, register
 
+from wallaroo.errors import Failure
+from wallaroo.partitioning import Assignment
+from wallaroo.partitioning.rewrite import moves, rewrite
 from wallaroo.protocol import member as m
 from wallaroo.protocol.coordinator import (
+    Coordinator,
     Elapsed,
     Event,
     Heard,
@@ -21,12 +26,22 @@ from wallaroo.protocol.coordinator import (
     Persist,
     Persisted,
     Phase,
+    RescaleRequested,
     StopRequested,
     Tell,
     Timer,
 )
 from wallaroo.protocol.manifest import DeltaMark, Part
-from wallaroo.protocol.messages import FromWorker, Prepared, Recover, Register, ToWorker
+from wallaroo.protocol.messages import (
+    Enlist,
+    Failed,
+    FromWorker,
+    Halt,
+    Prepared,
+    Recover,
+    Register,
+    ToWorker,
+)
 
 
 @dataclass
@@ -56,6 +71,19 @@ class Process:
     #: The epoch whose barrier it has put behind its sources.
     barrier: int = 0
     drained: bool = False
+    #: What it works by, since when, and the last epoch that it knows to be committed.
+    assignment: Assignment | None = None
+    joined: int = 0
+    committed: int = 0
+    #: The attempt to rescale that it takes part in, and how far it is.
+    attempt: Enlist | None = None
+    donates: bool = False
+    staged: int = -1
+
+    def takes_part(self, to: Enlist) -> bool:
+        """Whether it has its ends of the streams of an attempt."""
+        mine = self.attempt
+        return mine is not None and (mine.generation, mine.attempt) == (to.generation, to.attempt)
 
 
 class World:
@@ -73,13 +101,29 @@ class World:
         self.to_do: list[Event] = []
         self.timers: list[Timer] = []
         self.sessions = 0
-        self.workers = workers
+        #: How many workers are asked for.
+        self.target = workers
+        #: Whether the coordinator dies, too.
+        self.restarts = False
+        #: Whether time is short for what a rescale waits for.
+        self.hasty = False
         #: Epochs after which nothing may be processed.
         self.last = 0
 
     @property
     def phase(self) -> Phase:
         return self.watched.machine.phase
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        return self.watched.committed.members
+
+    @property
+    def needed(self) -> set[int]:
+        """The workers whose process has to be there."""
+        committed = self.watched.committed
+        leaving = committed.leaving.keys() - self.watched.left
+        return {*committed.members, *leaving, *range(self.target)}
 
     # The coordinator
 
@@ -96,6 +140,20 @@ class World:
                     self.timers.append(effect)
         if self.watched.closed:
             self.last = self.watched.committed.epoch
+
+    def ask(self) -> None:
+        """Somebody brings about the number of workers that is asked for."""
+        old = self.watched.committed.assignment
+        new = rewrite(old, range(self.target))
+        if set(old.workers) == set(new.workers):
+            new = old  # what is under way is called off
+        self.tell(RescaleRequested(old.version, new))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the workers are as many as were asked for, and no other holds anything."""
+        committed = self.watched.committed
+        return set(committed.members) == set(range(self.target)) and not committed.leaving
 
     # Processes
 
@@ -116,6 +174,31 @@ class World:
             process.said.clear()  # it holds the directory's lock until it is dead
         self.ghosts.append(process)
 
+    def restart(self) -> None:
+        """The coordinator dies, and begins again with what is durable; all connect anew."""
+        watched = self.watched
+        manifest = watched.committed
+        if watched.persisting and self.chance.random() < 0.5:
+            manifest = watched.persisting
+        interval = watched.machine.interval
+        self.watched = Watched(Coordinator(manifest, "same", interval))
+        self.watched.used.add(manifest.generation)
+        self.last = 0  # the application runs again
+        self.to_do.clear()
+        self.timers.clear()
+        self.ghosts.clear()
+        for process in list(self.processes.values()):
+            self.sessions += 1
+            process.session = f"{process.worker}/{self.sessions}"
+            process.told.clear()
+            process.said.clear()
+            if process.ended:
+                del self.processes[process.worker]
+                continue
+            self.handle(process, m.Told(Halt()))
+            admitted = process.directory.admitted
+            process.said.append(register(process.worker, admitted=admitted))
+
     def bury(self, ghost: Process) -> None:
         """What it said last is heard, or not; then it is missed."""
         if ghost.said:
@@ -131,26 +214,43 @@ class World:
                     self._check_said(process, message)
                     process.said.append(message)
                 case m.Abandon():
-                    process.running = False
+                    process.running = process.donates = False
                     process.barrier = 0
+                    process.attempt = None
                     if self.chance.random() < 0.7:  # else what was begun ends in the next life
                         process.jobs.clear()
                 case m.GoBack(to):
                     process.directory.admitted = True
+                    process.assignment = to.assignment
+                    process.committed = to.epoch
                     process.jobs.append(self._go_back(process, to))
                 case m.Run():
                     assert not self.last, "it processes behind a final epoch (ruling 17)"
                     process.running = True
                     process.drained = False
-                case m.PutBarrier(epoch, _):
+                case m.GetReady(to, joins):
+                    process.attempt, process.donates, process.staged = to, False, -1
+                    process.jobs.append(self._enlist(process, to, joins=joins))
+                case m.Donate(attempt):
+                    assert process.attempt
+                    assert process.attempt.attempt == attempt
+                    process.donates = True
+                case m.GiveUpAttempt():
+                    assert process.running, "what is in force goes on"
+                    process.attempt = None
+                case m.PutBarrier(epoch, _, switch):
+                    self._put_barrier(process, epoch, switch=switch)
+                case m.Publish(epoch, switched):
                     assert process.running
-                    process.barrier = epoch
-                    process.jobs.append(self._checkpoint(process, epoch))
-                case m.Publish(epoch):
-                    assert process.running
+                    process.committed = epoch
+                    if switched:
+                        self._has_switched(process)
                     process.jobs.append(self._publish(process, epoch))
                 case m.End():
                     process.ended = True
+                    if self.phase not in OVER:
+                        del self.processes[process.worker]
+                        self.ghosts.append(process)
                 case m.GiveUp(why):
                     raise AssertionError(f"worker {process.worker} is refused: {why}")
 
@@ -165,26 +265,52 @@ class World:
             if process.machine.generation != to.generation:
                 return None
             marks = list(to.part.deltas)
-            assert [mark.epoch for mark in marks] == list(range(1, to.epoch + 1)), "a gap"
+            first = max(1, to.part.joined)
+            wanted = marks[-1].epoch if process.worker not in to.assignment.workers else to.epoch
+            assert [mark.epoch for mark in marks] == list(range(first, wanted + 1)), "a gap"
             assert set(marks) <= set(process.directory.deltas), "committed, and not durable"
             process.directory.deltas = marks
-            process.directory.published = max(process.directory.published, to.epoch)
-            assert process.directory.published == to.epoch, "published, and not committed"
+            process.directory.published = max(process.directory.published, wanted)
+            assert process.directory.published == wanted, "published, and not committed"
+            process.joined = to.part.joined
+            if process.worker not in to.assignment.workers:
+                return m.SinksPublished(to.generation, to.epoch)
             return m.Recovered(to.generation)
 
         return done
 
-    def _checkpoint(self, process: Process, epoch: int) -> Callable[[], m.Event | None]:
+    def _put_barrier(self, process: Process, epoch: int, *, switch: bool) -> None:
+        assert process.attempt or not switch
+        if process.attempt and not process.running:  # from here on it takes part
+            assert switch, "before the switch one that joins processes nothing (ruling 20)"
+            process.running, process.drained = True, False
+            process.joined = epoch
+            process.directory.published = process.committed = epoch - 1
+        assert process.running
+        process.barrier = epoch
+        process.jobs.append(self._checkpoint(process, epoch, switch=switch))
+
+    def _checkpoint(
+        self, process: Process, epoch: int, *, switch: bool
+    ) -> Callable[[], m.Event | None]:
         generation = process.machine.generation
+        to = process.attempt
+        assert process.assignment
+        others = set(process.assignment.workers)
+        if switch:
+            assert to
+            others = {*to.old.workers, *to.new.workers}
 
         def done() -> m.Event | None:
             if process.machine.generation != generation or not process.running:
                 return m.Durable(generation, epoch, Part("late"))
             aligned = all(
-                each.machine.generation == generation and each.barrier >= epoch
-                for each in self.processes.values()
+                other in self.processes
+                and self.processes[other].machine.generation == generation
+                and self.processes[other].barrier >= epoch
+                for other in others
             )
-            if not aligned or len(self.processes) < self.workers:
+            if not aligned:
                 process.jobs.append(done)  # it waits for the barrier of the others
                 return None
             mark = DeltaMark(epoch, generation, self.chance.randrange(1 << 64), 1)
@@ -193,7 +319,9 @@ class World:
             part = Part(
                 f"directory {process.worker}",
                 tuple(process.directory.deltas),
+                ({"sink": "out", "mark": {"epoch": epoch, "generation": generation}},),
                 ended=frozenset(ended),
+                joined=process.joined,
             )
             return m.Durable(generation, epoch, part)
 
@@ -209,6 +337,52 @@ class World:
 
         return done
 
+    # Rescales
+
+    def _enlist(self, process: Process, to: Enlist, *, joins: bool) -> Callable[[], m.Event | None]:
+        fresh = joins
+
+        def done() -> m.Event | None:
+            nonlocal fresh
+            if process.attempt is not to:
+                return None
+            if fresh:  # what it has of an earlier time is of no use
+                fresh = False
+                process.directory.admitted = True
+                process.directory.deltas = []
+                process.assignment = to.old
+            others = {*to.old.workers, *to.new.workers}
+            if not all(w in self.processes and self.processes[w].takes_part(to) for w in others):
+                process.jobs.append(done)  # it waits for the streams of the others
+                return None
+            return m.IsEnlisted(to.generation, to.attempt)
+
+        return done
+
+    def _stage(self, process: Process) -> None:
+        """A receiver has all that its donors know to be committed."""
+        to = process.attempt
+        assert to
+        process.staged = self._staged(process)
+        self.handle(process, m.HasStaged(to.generation, to.attempt, process.staged, 0, 0))
+
+    def _staged(self, process: Process) -> int:
+        """How far a receiver could be; -1 if nothing has come."""
+        to = process.attempt
+        if to is None or (process.barrier and process.barrier == process.machine._switch):
+            return -1
+        donors = {m.donor for m in moves(to.old, to.new) if m.receiver == process.worker}
+        known = [self.processes.get(donor) for donor in donors]
+        if not all(each and each.takes_part(to) and each.donates for each in known):
+            return -1
+        return min((each.committed for each in known if each), default=-1)
+
+    def _has_switched(self, process: Process) -> None:
+        to, process.attempt = process.attempt, None
+        assert to
+        process.assignment = to.new
+        process.drained = process.donates = False
+
     # Time
 
     def step(self, *, faults: float = 0.0) -> bool:
@@ -217,7 +391,7 @@ class World:
             self._fault()
             return True
         options: list[Callable[[], None]] = []
-        for worker in range(self.workers):
+        for worker in sorted(self.needed | self.processes.keys()):
             process = self.processes.get(worker)
             if process is None:
                 options.append(lambda worker=worker: self.start(worker))  # type: ignore[misc]
@@ -228,15 +402,27 @@ class World:
                 options.append(lambda p=process: self._hear(p))  # type: ignore[misc]
             if process.jobs:
                 options.append(lambda p=process: self._job(p))  # type: ignore[misc]
-            if self.drains and process.running and not process.drained:
+            if self.drains and process.running and not process.drained and self._owns(process):
                 options.append(lambda p=process: self._drain(p))  # type: ignore[misc]
+            if self._staged(process) > process.staged:
+                options.append(lambda p=process: self._stage(p))  # type: ignore[misc]
+        if not self.settled and not self.watched.machine.rescale:
+            options.append(self.ask)
         options += [lambda ghost=ghost: self.bury(ghost) for ghost in self.ghosts]  # type: ignore[misc]
         options += [lambda event=event: self._do(event) for event in self.to_do]  # type: ignore[misc]
-        options += [lambda timer=timer: self._elapse(timer) for timer in self.timers]  # type: ignore[misc]
+        options += [
+            lambda timer=timer: self._elapse(timer)  # type: ignore[misc]
+            for timer in self.timers
+            if timer.kind != "rescale" or (self.hasty and self.chance.random() < 0.03)
+        ]
         if not options:
             return False
         self.chance.choice(options)()
         return True
+
+    def _owns(self, process: Process) -> bool:
+        assignment = process.assignment
+        return assignment is not None and process.worker in assignment.workers
 
     def _hear(self, process: Process) -> None:
         self.tell(Heard(process.worker, process.session, process.said.popleft()))
@@ -262,27 +448,50 @@ class World:
     def _fault(self) -> None:
         what = self.chance.random()
         workers = sorted(self.processes)
-        if what < 0.45 and workers:
+        if what < 0.4 and workers:
             self.kill(self.chance.choice(workers))
-        elif what < 0.75 and workers:
+        elif what < 0.7 and workers:
             process = self.processes[self.chance.choice(workers)]
-            event = m.StreamBroke(process.machine.generation, self.chance.randrange(self.workers))
+            attempt = process.attempt.attempt if process.attempt else 0
+            event = m.StreamBroke(
+                process.machine.generation,
+                self.chance.choice(workers),
+                self.chance.choice((0, attempt)),
+            )
             self.handle(process, event)
+        elif what < 0.75:
+            self._fail_to_join()
+        elif what < 0.78 and self.restarts and not self.over:
+            self.restart()
         elif self.watched.events:  # something is heard again, from whenever
             event_before = self.chance.choice(self.watched.events)
             match event_before:
-                case Heard(_, _, message) if not isinstance(message, Register):
+                case Heard(_, _, message) if not isinstance(message, Register | Failed):
                     self.tell(event_before)
-                case Persisted() | Elapsed() | Lost():
+                case Persisted() | Elapsed() | Lost() | RescaleRequested():
                     self.tell(event_before)
                 case _:
                     pass
+
+    def _fail_to_join(self) -> None:
+        """One that is to join can't: it says so, and ends."""
+        committed = self.watched.committed
+        joiners = sorted(self.processes.keys() - {*committed.members, *committed.leaving})
+        if joiners and not self.watched.switching and not self.watched.persisting:
+            process = self.processes.pop(self.chance.choice(joiners))
+            process.alive = False
+            self.ghosts.append(process)
+            if process.said and isinstance(process.said[0], Register):
+                process.said.clear()
+                return
+            self.tell(Heard(process.worker, process.session, Failed(Failure("no"))))
 
     def stop(self) -> None:
         self.tell(StopRequested())
 
     def calm(self, done: Callable[[], bool], most: int = 20_000) -> None:
         """No more faults: all is delivered, and `done` has to come true."""
+        self.hasty = False
         for _ in range(most):
             if done():
                 return
@@ -294,8 +503,7 @@ class World:
     def works(self) -> bool:
         """Whether everybody processes."""
         return self.phase is Phase.RUNNING and all(
-            worker in self.processes and self.processes[worker].running
-            for worker in range(self.workers)
+            worker in self.processes and self.processes[worker].running for worker in self.members
         )
 
     @property

@@ -23,17 +23,27 @@ from wallaroo.state.codec import Codec
 from wallaroo.v1 import exchange_pb2 as pb
 from wallaroo.v1 import exchange_pb2_grpc
 
-WORKER, SENDER, EXCHANGE, GENERATION = 0, 1, 7, 3
-EDGE = Edge(EXCHANGE, 0, 1, routed=True)
+WORKER, SENDER, CHANNEL, GENERATION = 0, 1, 7, 3
+EDGE = Edge(CHANNEL, 0, 1, routed=True)
 #: Seconds in which something would have happened if it could.
 MOMENT = 0.1
 
 
 def opening(
-    *, generation: int = GENERATION, receiver: int = WORKER, exchange: int = EXCHANGE
+    *,
+    generation: int = GENERATION,
+    receiver: int = WORKER,
+    channel: int = CHANNEL,
+    attempt: int = 0,
 ) -> pb.Frame:
     return pb.Frame(
-        open=pb.Open(generation=generation, exchange=exchange, sender=SENDER, receiver=receiver)
+        open=pb.Open(
+            generation=generation,
+            channel=channel,
+            sender=SENDER,
+            receiver=receiver,
+            attempt=attempt,
+        )
     )
 
 
@@ -41,8 +51,8 @@ def events(*blocks: bytes) -> pb.Frame:
     return pb.Frame(events=pb.Events(blocks=blocks))
 
 
-def barrier(*, final: bool) -> pb.Frame:
-    return pb.Frame(barrier=pb.Barrier(epoch=1, final=final))
+def barrier(*, final: bool, switch: bool = False) -> pb.Frame:
+    return pb.Frame(barrier=pb.Barrier(epoch=1, final=final, switch=switch))
 
 
 class Streams:
@@ -51,7 +61,7 @@ class Streams:
     def __init__(self, address: str) -> None:
         self.address = address
         self.inbox = Inbox(EDGE, SENDER, local=False)
-        self.lost: list[tuple[int, int]] = []
+        self.lost: list[tuple[int, int, int]] = []
         self.receiver: Receiver
         self.channel: grpc.aio.Channel
 
@@ -67,16 +77,16 @@ class Streams:
         self.receiver = Receiver(
             WORKER,
             lambda: None,
-            lambda generation, error: self.lost.append((generation, error.worker)),
+            lambda generation, error: self.lost.append((generation, error.attempt, error.worker)),
         )
-        self.receiver.expect(GENERATION, self.inboxes())
+        self.receiver.expect(GENERATION, 0, self.inboxes())
         server = await self.receiver.serve(self.address)
         async with grpc.aio.insecure_channel(self.address) as self.channel:
             yield
         await server.stop(None)
 
     def inboxes(self) -> dict[tuple[int, int], Inbox]:
-        return {(EXCHANGE, SENDER): self.inbox}
+        return {(CHANNEL, SENDER): self.inbox}
 
     def call(self, frames: Iterable[pb.Frame] | None = None) -> Any:
         """A stream; without frames, one to write to."""
@@ -132,7 +142,7 @@ def test_a_stream_brings_its_blocks_and_barriers_in_order(streams: Streams) -> N
         (lambda: opening(generation=2), "generation 3, not worker 0 in generation 2"),
         (lambda: opening(generation=0), "generation 3, not worker 0 in generation 0"),
         (lambda: opening(receiver=5), "this is worker 0 in generation 3, not worker 5"),
-        (lambda: opening(exchange=8), "expects no stream of exchange 8 from worker 1"),
+        (lambda: opening(channel=8), "expects no stream 8 from worker 1"),
         (lambda: events(b"a"), "the first frame must open the stream"),
         (pb.Frame, "the first frame must open the stream"),
     ],
@@ -156,7 +166,7 @@ def test_a_stream_of_a_newer_generation_waits_unread_until_that_is_expected(
         assert not call.done()
         assert streams.inbox.empty
         streams.inbox = Inbox(EDGE, SENDER, local=False)
-        streams.receiver.expect(4, streams.inboxes())
+        streams.receiver.expect(4, 0, streams.inboxes())
         assert await streams.result(call) == ""
         assert streams.taken() == [b"a", Barrier(1, final=True)]
 
@@ -167,7 +177,7 @@ def test_a_stream_of_a_generation_that_is_skipped_is_refused(streams: Streams) -
     async def test() -> None:
         call = streams.call([opening(generation=4), events(b"a")])
         await asyncio.sleep(MOMENT)
-        streams.receiver.expect(5, streams.inboxes())
+        streams.receiver.expect(5, 0, streams.inboxes())
         assert "in generation 5, not worker 0 in generation 4" in await streams.result(call)
         assert streams.inbox.empty
 
@@ -180,7 +190,7 @@ def test_a_sender_that_goes_while_it_waits_leaves_nothing_behind(streams: Stream
         await asyncio.sleep(MOMENT)
         call.cancel()
         await asyncio.sleep(MOMENT)
-        streams.receiver.expect(4, streams.inboxes())
+        streams.receiver.expect(4, 0, streams.inboxes())
         frames = [opening(generation=4), events(b"a"), barrier(final=True)]
         assert await streams.result(streams.call(frames)) == ""
         assert streams.taken() == [b"a", Barrier(1, final=True)]
@@ -196,7 +206,7 @@ def test_before_any_generation_is_expected_streams_wait(streams: Streams) -> Non
             call = streams.call([opening(generation=1), events(b"a"), barrier(final=True)])
             await asyncio.sleep(MOMENT)
             assert not call.done()
-            receiver.expect(1, streams.inboxes())
+            receiver.expect(1, 0, streams.inboxes())
             assert await streams.result(call) == ""
         await server.stop(None)
 
@@ -208,7 +218,7 @@ class TestAGenerationThatIsOver:
         async def test() -> None:
             streams.receiver.close()
             why = await streams.result(streams.call([opening(), events(b"a")]))
-            assert "expects no stream of exchange 7 from worker 1" in why
+            assert "expects no stream 7 from worker 1" in why
             assert streams.inbox.empty
 
         streams.run(test)
@@ -225,7 +235,7 @@ class TestAGenerationThatIsOver:
                 streams.receiver.close()
             else:
                 streams.inbox = Inbox(EDGE, SENDER, local=False)
-                streams.receiver.expect(4, streams.inboxes())
+                streams.receiver.expect(4, 0, streams.inboxes())
             assert await streams.result(call) == "generation 3 is over"
             assert list(before._items) == [b"a"]
             assert streams.lost == [], "that is no fault"
@@ -239,7 +249,7 @@ class TestAGenerationThatIsOver:
             await old.write(events(b"old"))
             await until(lambda: not streams.inbox.empty)
             streams.inbox = Inbox(EDGE, SENDER, local=False)
-            streams.receiver.expect(4, streams.inboxes())
+            streams.receiver.expect(4, 0, streams.inboxes())
             frames = [opening(generation=4), events(b"new"), barrier(final=True)]
             assert await streams.result(streams.call(frames)) == ""
             assert streams.taken() == [b"new", Barrier(1, final=True)]
@@ -273,13 +283,13 @@ def test_a_second_stream_from_the_same_sender_is_refused(streams: Streams) -> No
 def test_a_stream_that_ends_before_its_final_barrier_is_lost(streams: Streams) -> None:
     (why,) = streams.send([opening(), events(b"a"), barrier(final=False)])
     assert why == "lost worker 1: it closed the stream"
-    assert streams.lost == [(GENERATION, SENDER)]
+    assert streams.lost == [(GENERATION, 0, SENDER)]
 
 
 def test_a_stream_that_is_opened_twice_is_lost(streams: Streams) -> None:
     (why,) = streams.send([opening(), opening()])
     assert "it sent a frame of kind 'open'" in why
-    assert streams.lost == [(GENERATION, SENDER)]
+    assert streams.lost == [(GENERATION, 0, SENDER)]
 
 
 def test_a_stream_whose_sender_dies_is_lost(streams: Streams) -> None:
@@ -290,16 +300,117 @@ def test_a_stream_whose_sender_dies_is_lost(streams: Streams) -> None:
         await until(lambda: not streams.inbox.empty)
         call.cancel()
         await until(lambda: bool(streams.lost))
-        assert streams.lost == [(GENERATION, SENDER)]
+        assert streams.lost == [(GENERATION, 0, SENDER)]
 
     streams.run(test)
+
+
+class TestAnAttemptToRescale:
+    """Its streams come beside those of the generation (rulings 15, 22 and 24)."""
+
+    @staticmethod
+    def expect(streams: Streams, attempt: int, sender: int = SENDER, channel: int = 8) -> Inbox:
+        inbox = Inbox(EDGE, sender, local=False)
+        streams.receiver.expect(GENERATION, attempt, {(channel, sender): inbox})
+        return inbox
+
+    def test_leaves_the_streams_of_the_generation_as_they_are(self, streams: Streams) -> None:
+        async def test() -> None:
+            before = streams.call()
+            await before.write(opening())
+            await before.write(events(b"a"))
+            await until(lambda: not streams.inbox.empty)
+            inbox = self.expect(streams, 1)
+            frames = [opening(channel=8, attempt=1), events(b"x"), barrier(final=True)]
+            assert await streams.result(streams.call(frames)) == ""
+            assert list(inbox._items) == [b"x", Barrier(1, final=True)]
+            await before.write(events(b"b"))
+            await until(lambda: len(streams.taken()) == 2)
+            assert streams.lost == []
+            before.cancel()
+
+        streams.run(test)
+
+    def test_that_is_yet_to_come_has_its_streams_wait_unread(self, streams: Streams) -> None:
+        async def test() -> None:
+            frames = [opening(channel=8, attempt=2), events(b"x"), barrier(final=True)]
+            call = streams.call(frames)
+            await asyncio.sleep(MOMENT)
+            assert not call.done()
+            self.expect(streams, 1)
+            await asyncio.sleep(MOMENT)
+            assert not call.done()
+            inbox = self.expect(streams, 2)
+            assert await streams.result(call) == ""
+            assert list(inbox._items) == [b"x", Barrier(1, final=True)]
+
+        streams.run(test)
+
+    def test_that_is_given_up_has_its_streams_cut_and_no_others(self, streams: Streams) -> None:
+        async def test() -> None:
+            before, of_attempt = streams.call(), streams.call()
+            await before.write(opening())
+            await before.write(events(b"a"))
+            inbox = self.expect(streams, 1)
+            await of_attempt.write(opening(channel=8, attempt=1))
+            await of_attempt.write(events(b"x"))
+            await until(lambda: not streams.inbox.empty and not inbox.empty)
+            streams.receiver.close(1)
+            assert await streams.result(of_attempt)
+            await before.write(events(b"b"))
+            await until(lambda: len(streams.taken()) == 2)
+            assert streams.lost == [], "that is no fault"
+            before.cancel()
+
+        streams.run(test)
+
+    @pytest.mark.parametrize("attempt", [0, 1])
+    def test_that_is_over_has_no_streams_any_more(self, attempt: int, streams: Streams) -> None:
+        async def test() -> None:
+            self.expect(streams, 1)
+            streams.receiver.close(1)
+            self.expect(streams, 2)
+            why = await streams.result(streams.call([opening(channel=8, attempt=attempt)]))
+            assert f"expects no stream 8 from worker 1 in attempt {attempt}" in why
+
+        streams.run(test)
+
+    def test_says_what_its_streams_were_opened_for_when_one_breaks(self, streams: Streams) -> None:
+        async def test() -> None:
+            inbox = self.expect(streams, 3)
+            call = streams.call()
+            await call.write(opening(channel=8, attempt=3))
+            await call.write(events(b"x"))
+            await until(lambda: not inbox.empty)
+            call.cancel()
+            await until(lambda: bool(streams.lost))
+            assert streams.lost == [(GENERATION, 3, SENDER)]
+
+        streams.run(test)
+
+    def test_lets_go_of_the_streams_of_a_leaver(self, streams: Streams) -> None:
+        async def test() -> None:
+            call = streams.call()
+            await call.write(opening())
+            await call.write(events(b"a"))
+            await until(lambda: not streams.inbox.empty)
+            streams.receiver.drop([SENDER])
+            assert await streams.result(call)
+            assert streams.lost == [], "that is no fault"
+
+        streams.run(test)
+
+    def test_a_barrier_says_that_it_is_that_of_a_switch(self, streams: Streams) -> None:
+        frames = [opening(), barrier(final=False, switch=True), barrier(final=True)]
+        assert streams.send(frames) == [""]
+        assert streams.taken() == [Barrier(1, switch=True), Barrier(1, final=True)]
 
 
 class TestASender:
     @staticmethod
     def of(streams: Streams, generation: int = GENERATION) -> tuple[Sender, Outbox]:
         outbox = Outbox(EDGE, WORKER, Codec(AllowList([])), lambda: sender.wake())  # noqa: PLW0108
-        sender = Sender(outbox, SENDER, generation, streams.address, lambda: None)
+        sender = Sender(outbox, SENDER, generation, 0, streams.address, lambda: None)
         return sender, outbox
 
     def test_is_connected_once_the_receiver_has_accepted_it(self, streams: Streams) -> None:
@@ -308,7 +419,7 @@ class TestASender:
             connecting = asyncio.ensure_future(sender.connect())
             await asyncio.sleep(MOMENT)
             assert not connecting.done(), "the receiver is not there yet"
-            streams.receiver.expect(4, streams.inboxes())
+            streams.receiver.expect(4, 0, streams.inboxes())
             await connecting
             await sender.close()
 

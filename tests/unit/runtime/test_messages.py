@@ -5,16 +5,28 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.protocol.test_manifest import NAMES, NUMBERS, PARTS, assignments
+from tests.unit.protocol.test_manifest import (
+    MARKS,
+    NAMES,
+    NUMBERS,
+    PARTITIONS,
+    PARTS,
+    PLACES,
+    assignments,
+)
 
 from wallaroo.errors import Failure
 from wallaroo.partitioning import INTERVAL, Assignment, Piece
 from wallaroo.protocol import messages
 from wallaroo.protocol.manifest import Part
 from wallaroo.protocol.messages import (
+    Abort,
     Broken,
     Commit,
+    Copy,
     Drained,
+    Enlist,
+    Enlisted,
     Failed,
     Finish,
     FromWorker,
@@ -27,6 +39,7 @@ from wallaroo.protocol.messages import (
     Refuse,
     Register,
     Resume,
+    Staged,
     ToWorker,
 )
 from wallaroo.runtime.messages import (
@@ -42,14 +55,19 @@ from wallaroo.runtime.messages import (
 from wallaroo.v1 import control_pb2 as pb
 
 WORKERS = st.integers(0, (1 << 32) - 1)
+ADDRESSES = st.dictionaries(WORKERS, NAMES, max_size=3)
+ATTEMPTS = st.integers(0, (1 << 32) - 1)
+SECONDS = st.floats(0, 1e6)
 FAILURES = st.builds(Failure, NAMES, WORKERS, NAMES, NAMES, NAMES, NAMES)
 FROM_WORKER: dict[type, st.SearchStrategy[FromWorker]] = {
     Register: st.builds(Register, NAMES, NAMES, NAMES, st.booleans()),
     Ready: st.builds(Ready, NUMBERS),
     Drained: st.builds(Drained, NUMBERS),
-    Prepared: st.builds(Prepared, NUMBERS, NUMBERS, PARTS),
+    Prepared: st.builds(Prepared, NUMBERS, NUMBERS, PARTS, SECONDS),
     Published: st.builds(Published, NUMBERS, NUMBERS),
-    Broken: st.builds(Broken, NUMBERS, WORKERS),
+    Broken: st.builds(Broken, NUMBERS, WORKERS, ATTEMPTS),
+    Enlisted: st.builds(Enlisted, NUMBERS, ATTEMPTS),
+    Staged: st.builds(Staged, NUMBERS, ATTEMPTS, st.integers(-1, 1 << 62), NUMBERS, NUMBERS),
     Failed: st.builds(Failed, FAILURES),
 }
 TO_WORKER: dict[type, st.SearchStrategy[ToWorker]] = {
@@ -59,14 +77,29 @@ TO_WORKER: dict[type, st.SearchStrategy[ToWorker]] = {
         Recover,
         NUMBERS,
         NUMBERS,
-        assignments().filter(lambda assignment: assignment.version >= 0),
-        st.dictionaries(WORKERS, NAMES, max_size=3),
-        st.dictionaries(NAMES, st.integers(0, 65535), max_size=3),
-        st.dictionaries(NAMES, st.dictionaries(NAMES, NUMBERS, max_size=3), max_size=3),
+        assignments(),
+        ADDRESSES,
+        PLACES,
+        PARTITIONS,
         st.none() | PARTS,
+        NUMBERS,
     ),
     Resume: st.builds(Resume, NUMBERS),
-    Inject: st.builds(Inject, NUMBERS, NUMBERS, st.booleans()),
+    Enlist: st.builds(
+        Enlist,
+        NUMBERS,
+        ATTEMPTS,
+        NUMBERS,
+        assignments(),
+        assignments(),
+        ADDRESSES,
+        PLACES,
+        PARTITIONS,
+        MARKS,
+    ),
+    Copy: st.builds(Copy, NUMBERS, ATTEMPTS),
+    Abort: st.builds(Abort, NUMBERS, ATTEMPTS),
+    Inject: st.builds(Inject, NUMBERS, NUMBERS, st.booleans(), ATTEMPTS),
     Commit: st.builds(Commit, NUMBERS, NUMBERS),
     Finish: st.just(Finish()),
 }

@@ -9,6 +9,7 @@ from tests.unit.connectors.forgetful import ForgetfulDisk
 
 from wallaroo.protocol.manifest import DeltaMark
 from wallaroo.state.allowlist import AllowList
+from wallaroo.state.base import Stamp
 from wallaroo.state.codec import Codec
 from wallaroo.state.store import Store
 
@@ -20,10 +21,28 @@ NATIVE = False
 
 class DictBatch:
     def __init__(self) -> None:
-        self.entries: dict[bytes, bytes] = {}
+        #: (start, end) of what is removed, (key, value) of what is put, in order.
+        self.changes: list[tuple[bytes, bytes, bool]] = []
 
     def put(self, key: bytes, value: bytes) -> None:
-        self.entries[key] = value
+        self.changes.append((key, value, False))
+
+    def clear(self, start: bytes, end: bytes) -> None:
+        self.changes.append((start, end, True))
+
+
+class DictView:
+    def __init__(self, epoch: int, entries: dict[bytes, bytes]) -> None:
+        self.epoch = epoch
+        self._entries = sorted(entries.items())
+        self.closed = False
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        assert not self.closed
+        return iter([each for each in self._entries if start <= each[0] < end])
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class DictBase:
@@ -32,8 +51,7 @@ class DictBase:
     def __init__(self, disk: ForgetfulDisk) -> None:
         self._disk = disk
         self.entries: dict[bytes, bytes] = {}
-        self.epoch = 0
-        self.keys = 0
+        self.stamp = Stamp()
         self.gets = 0
         self.writes: list[int] = []
         self.closed = False
@@ -49,15 +67,21 @@ class DictBase:
     def batch(self) -> DictBatch:
         return DictBatch()
 
-    def write(self, batch: Any, epoch: int, keys: int) -> None:
+    def write(self, batch: Any, stamp: Stamp) -> None:
         self._disk._operate()
-        self.entries = self.entries | batch.entries
-        self.epoch, self.keys = epoch, keys
-        self.writes.append(len(batch.entries))
+        entries = dict(self.entries)
+        for key, value, clear in batch.changes:
+            if clear:
+                for each in [each for each in entries if key <= each < value]:
+                    del entries[each]
+            else:
+                entries[key] = value
+        self.entries, self.stamp = entries, stamp
+        self.writes.append(sum(not clear for _, _, clear in batch.changes))
         self._disk._operate()
 
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return iter(sorted(e for e in self.entries.items() if start <= e[0] < end))
+    def view(self) -> DictView:
+        return DictView(self.stamp.epoch, self.entries)
 
     def close(self) -> None:
         self.closed = True

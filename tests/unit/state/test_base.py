@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wallaroo.state.base import RocksBase
+from wallaroo.state.base import RocksBase, Stamp
 from wallaroo.state.entries import StateDamaged, base_key
 
 
@@ -26,19 +26,19 @@ def write(base: RocksBase, epoch: int, entries: dict[bytes, bytes]) -> None:
     batch = base.batch()
     for key, value in entries.items():
         batch.put(key, value)
-    base.write(batch, epoch, len(entries))
+    base.write(batch, Stamp(epoch, len(entries)))
 
 
 def test_a_new_base_is_empty_and_of_no_epoch(base: RocksBase) -> None:
-    assert (base.epoch, base.keys, base.size) == (0, 0, 0)
+    assert (base.stamp, base.size) == (Stamp(), 0)
     assert base.get(b"k") is None
-    assert list(base.scan(b"", b"\xff")) == []
+    assert list(base.view().scan(b"", b"\xff")) == []
 
 
 def test_a_batch_brings_entries_epoch_and_number_of_keys(base: RocksBase) -> None:
     write(base, 3, {b"\0\1a": b"1", b"\0\1b": b""})
     assert (base.get(b"\0\1a"), base.get(b"\0\1b"), base.get(b"\0\1c")) == (b"1", b"", None)
-    assert (base.epoch, base.keys) == (3, 2)
+    assert base.stamp == Stamp(3, 2)
     assert base.size > 0
 
 
@@ -50,9 +50,9 @@ def test_a_scan_is_a_range_of_points_in_order(base: RocksBase) -> None:
         for key in ("k", b"k")
     }
     write(base, 1, entries)
-    found = list(base.scan(base_key(1, 1, ""), base_key(1, 256, "")))
+    found = list(base.view().scan(base_key(1, 1, ""), base_key(1, 256, "")))
     assert [value for _, value in found] == [b"1", b"1", b"255", b"255"]
-    whole = list(base.scan(base_key(1, 0, ""), base_key(3, 0, "")))
+    whole = list(base.view().scan(base_key(1, 0, ""), base_key(3, 0, "")))
     assert whole == sorted(entries.items())
 
 
@@ -60,13 +60,13 @@ def test_a_batch_of_several_parts_becomes_one_file(base: RocksBase, tmp_path: Pa
     keys = [base_key(1, number, "") for number in range(40_000)]
     write(base, 1, dict.fromkeys(keys, b"1"))
     assert len(list((tmp_path / "base").glob("*.sst"))) == 1
-    assert sum(1 for _ in base.scan(keys[0], base_key(2, 0, ""))) == 40_000
+    assert sum(1 for _ in base.view().scan(keys[0], base_key(2, 0, ""))) == 40_000
 
 
 def test_what_is_written_by_another_thread_is_there(base: RocksBase) -> None:
     batch = base.batch()
     batch.put(b"\0\1a", b"1")
-    thread = threading.Thread(target=base.write, args=(batch, 1, 1))
+    thread = threading.Thread(target=base.write, args=(batch, Stamp(1, 1)))
     thread.start()
     thread.join()
     assert base.get(b"\0\1a") == b"1"
@@ -74,12 +74,12 @@ def test_what_is_written_by_another_thread_is_there(base: RocksBase) -> None:
 
 _WRITE_AND_DIE = """
 import os, pathlib, signal, sys
-from wallaroo.state.base import RocksBase
+from wallaroo.state.base import RocksBase, Stamp
 base = RocksBase(pathlib.Path(sys.argv[1]))
 for epoch in (1, 2):
     batch = base.batch()
     batch.put(b"\\0\\1a", b"%d" % epoch)
-    base.write(batch, epoch, 1)
+    base.write(batch, Stamp(epoch, 1))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -88,7 +88,7 @@ def test_a_batch_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WRITE_AND_DIE, str(tmp_path / "base")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     base = RocksBase(tmp_path / "base")
-    assert (base.epoch, base.get(b"\0\1a")) == (2, b"2")
+    assert (base.stamp.epoch, base.get(b"\0\1a")) == (2, b"2")
     base.close()
 
 
@@ -124,7 +124,7 @@ def found(folder: Path, keys: Iterable[bytes]) -> tuple[int, dict[bytes, bytes |
     """Epoch and entries that the base in a folder says it has."""
     base = RocksBase(folder)
     try:
-        return base.epoch, {key: base.get(key) for key in keys}
+        return base.stamp.epoch, {key: base.get(key) for key in keys}
     finally:
         base.close()
 
@@ -171,7 +171,7 @@ def test_damage_is_found_by_a_scan(tmp_path: Path) -> None:
     damage(folder, "*.sst", flip(0.4))
     base = RocksBase(folder)
     with pytest.raises(StateDamaged):
-        list(base.scan(base_key(1, 0, ""), base_key(2, 0, "")))
+        list(base.view().scan(base_key(1, 0, ""), base_key(2, 0, "")))
     base.close()
 
 

@@ -67,6 +67,9 @@ class SourceReader(ABC):
     stopped = False
     #: It can't be read again: it goes on over a recovery, from where it is.
     lasting = False
+    #: It comes to its end by itself before long, and others of its source on this worker may wait
+    #: for that. The others are read in turns.
+    finite = False
 
     @abstractmethod
     def read(self, limit: int) -> list[Any]:

@@ -25,7 +25,7 @@ from wallaroo.cli import show
 from wallaroo.errors import Failure, InputError, WallarooParameterError
 from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.client import Client, Unreachable
-from wallaroo.runtime.coordinator import HEARTBEAT
+from wallaroo.runtime.coordinator import HEARTBEAT, MOST_WORKERS
 from wallaroo.runtime.directory import Directory, default_directory
 from wallaroo.runtime.options import Options
 from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
@@ -117,17 +117,15 @@ _dir_option = click.option(
 @cli.command(context_settings=_PASS_THROUGH)
 @click.option(
     "--workers",
-    type=click.IntRange(min=1, max=plans.MOST_WORKERS),
-    default=1,
-    show_default=True,
-    help="How many worker processes share the keys.",
+    type=click.IntRange(min=1, max=MOST_WORKERS),
+    help="How many worker processes share the keys.  [default: as many as there were, first 1]",
 )
 @_engine_options
 @_dir_option
 @click.argument("app", metavar="APP.py")
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
 def run(
-    workers: int,
+    workers: int | None,
     directory: Path | None,
     app: str,
     arguments: tuple[str, ...],
@@ -138,9 +136,9 @@ def run(
 ) -> None:
     """Run an application on this machine until its sources end.
 
-    It goes on from the last checkpoint in its directory, if there is one. A worker that dies is
-    started again. SIGINT or SIGTERM lets everything that was read reach the sinks, and ends with a
-    checkpoint; a second one ends at once.
+    It goes on from the last checkpoint in its directory, if there is one, and rescales to the
+    number of workers that is asked for. A worker that dies is started again. SIGINT or SIGTERM lets
+    everything that was read reach the sinks, and ends with a checkpoint; a second one ends at once.
     """
     if cache is not None and not interval:
         _refuse("--state-cache needs checkpoints: only what one holds can leave the memory")
@@ -151,7 +149,7 @@ def run(
     program = _load(app, arguments)
     at = Directory(cwd / (directory or default_directory(program.name)))
     console = Console(stderr=True)
-    view = show.Live(console, workers) if console.is_terminal else show.Log(workers)
+    view = show.Live(console) if console.is_terminal else show.Log()
     options = Options(workers, interval, cache, cwd / on_error[1] if on_error else None, patience)
     with view:
         try:
@@ -177,7 +175,7 @@ def run(
 
 @cli.command(context_settings=_PASS_THROUGH)
 @click.option("--worker", type=click.IntRange(min=0), required=True, help="This worker's ordinal.")
-@click.option("--workers", type=click.IntRange(min=1), required=True, help="How many there are.")
+@click.option("--workers", type=click.IntRange(min=1), help="How many there are to be.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), required=True)
 @click.option("--sockets", type=click.Path(path_type=Path), required=True)
 @click.argument("app", metavar="APP.py")
@@ -187,7 +185,7 @@ def run(
 @click.option("--lock", type=int, hidden=True)
 def worker(
     worker: int,
-    workers: int,
+    workers: int | None,
     directory: Path,
     sockets: Path,
     app: str,
@@ -232,10 +230,7 @@ def status(directory: Path | None, as_json: bool) -> None:
         _show_outcome(at, as_json)
         return
     with Client(address) as client:
-        try:
-            found = client.status()
-        except Unreachable as error:
-            _refuse(f"the run in {at.path} does not answer ({error}); it may be starting or ending")
+        found = _answer(client, at)
     if as_json:
         click.echo(json.dumps(found))
     else:
@@ -298,6 +293,88 @@ def plan(workers: tuple[str, ...]) -> None:
     except InputError as error:
         _refuse(str(error))
     plans.show(Console(), counts)
+
+
+@cli.command()
+@_dir_option
+@click.argument("workers", type=click.IntRange(min=1, max=MOST_WORKERS), metavar="WORKERS")
+def scale(directory: Path | None, workers: int) -> None:
+    """Change the number of workers of a live run, while its events flow.
+
+    Returns when the rescale is committed. To be interrupted stops nothing: the run goes on with it.
+    """
+    at = _find(directory)
+    address = _coordinator(at)
+    if address is None:
+        _refuse(f"no run lives in {at.path}; give 'wallaroo run' the number with --workers")
+    console = Console()
+    with Client(address) as client:
+        first = _answer(client, at)
+        before = {each["attempt"] for each in first["rescales"]}
+        _ask_for(at, workers)
+        if first["members"] == list(range(workers)) and not first["rescale"]:
+            click.echo(f"{workers} workers run already")
+            return
+        with show.Rescaling(console, workers) as view:
+            try:
+                record = _follow(client, at, workers, before, view)
+            except _NotRescaled as error:
+                view.close()
+                click.echo(f"Error: {error}", err=True)
+                sys.exit(_FAILED)
+    if record:
+        show.rescaled(console, record)
+    else:  # it was called off, and there they are
+        click.echo(f"{workers} workers run")
+
+
+class _NotRescaled(Exception):
+    pass
+
+
+def _ask_for(at: Directory, workers: int) -> None:
+    try:
+        at.write_target(workers)
+    except OSError as error:
+        _refuse(f"can't write in {at.path}: {error.strerror}")
+
+
+def _follow(
+    client: Client, at: Directory, workers: int, before: set[str], view: show.Rescaling
+) -> dict[str, Any] | None:
+    """Wait until there are so many workers; the record of the rescale to them.
+
+    before: the attempts that are known. Raises `_NotRescaled`.
+    """
+    while True:
+        time.sleep(0.1)
+        if (asked := at.target()) != workers:
+            raise _NotRescaled(f"{asked} workers were asked for meanwhile")
+        try:
+            found = client.status()
+        except Unreachable:
+            if not at.locked:
+                raise _NotRescaled("the run has ended before it was rescaled") from None
+            continue
+        new = [each for each in found["rescales"] if each["attempt"] not in before]
+        before |= {each["attempt"] for each in new}
+        for record in new:
+            if record["outcome"] != "committed":
+                view.tell(f"given up, and tried again: {record['why']}")
+            elif record["to"] == workers:
+                return dict(record)
+        if found["members"] == list(range(workers)) and not found["rescale"]:
+            return None
+        if found["phase"] in ("ended", "failed"):
+            raise _NotRescaled("the run has ended before it was rescaled")
+        view.update(found)
+
+
+def _answer(client: Client, at: Directory) -> dict[str, Any]:
+    try:
+        return client.status()
+    except Unreachable as error:
+        _refuse(f"the run in {at.path} does not answer ({error}); it may be starting or ending")
 
 
 def _load(app: str, arguments: tuple[str, ...]) -> Program:

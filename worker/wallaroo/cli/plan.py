@@ -13,9 +13,7 @@ from rich.table import Table
 
 from wallaroo.errors import InputError
 from wallaroo.partitioning import INTERVAL, Assignment, minimum, moves, rewrite
-
-#: As many as `wallaroo run` takes.
-MOST_WORKERS = 1000
+from wallaroo.runtime.coordinator import MOST_WORKERS
 
 
 def counts(arguments: Sequence[str]) -> list[int]:

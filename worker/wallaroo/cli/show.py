@@ -2,12 +2,14 @@
 
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import structlog
 from rich import box
 from rich.console import Console
+from rich.filesize import decimal
 from rich.live import Live as RichLive
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,9 +20,9 @@ from wallaroo.errors import Failure
 class Live:
     """One line that is kept up to date, on a terminal."""
 
-    def __init__(self, console: Console, workers: int) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._workers = workers
+        self._workers = 0
         self._live = RichLive(
             Text("starting"), console=console, transient=True, refresh_per_second=4
         )
@@ -39,9 +41,12 @@ class Live:
 
     def update(self, status: dict[str, Any]) -> None:
         total = _totals(status)
+        self._workers = len(status["members"])
+        rescale = status["rescale"]
         parts = [
             status["phase"],
-            f"{self._workers} worker{'s' * (self._workers > 1)}",
+            _workers(self._workers),
+            *([f"rescale to {rescale['to']}: {rescale['phase']}"] if rescale else []),
             f"{self._rate.of(total['read']):,.0f} events/s",
             f"{total['read']:,} read",
             f"{total['keys']:,} keys",
@@ -61,8 +66,7 @@ class Live:
         self._console.print(
             f"{status.get('application')}: read {total['read']:,} events, "
             f"kept {total['keys']:,} keys, wrote {total['written']:,} outputs on "
-            f"{self._workers} worker{'s' * (self._workers > 1)} "
-            f"in {time.monotonic() - self._began:.1f} s",
+            f"{_workers(self._workers)} in {time.monotonic() - self._began:.1f} s",
             markup=False,
             highlight=False,
         )
@@ -71,15 +75,14 @@ class Live:
 class Log:
     """Structured lines on standard error, few of them."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self) -> None:
         logs.configure()
         self._log = structlog.get_logger("wallaroo")
-        self._workers = workers
         self._phase = ""
         self._waiting: set[str] = set()
 
     def __enter__(self) -> Self:
-        self._log.info("starting", workers=self._workers)
+        self._log.info("starting")
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -91,7 +94,7 @@ class Log:
     def update(self, status: dict[str, Any]) -> None:
         if status["phase"] != self._phase:
             self._phase = status["phase"]
-            self._log.info(self._phase)
+            self._log.info(self._phase, workers=len(status["members"]))
         waiting = {text for worker in status["workers"] for text in worker["waiting"]}
         for text in sorted(waiting - self._waiting):
             self._log.warning("waiting", what=text)
@@ -102,6 +105,92 @@ class Log:
 
     def ended(self, status: dict[str, Any]) -> None:
         self._log.info("ended", **_totals(status))
+
+
+class Rescaling:
+    """A bar for a rescale under way, on a terminal; lines elsewhere."""
+
+    _DONE: ClassVar = {"prepare": 5, "copy": 10, "catch up": 90, "switch": 95}
+
+    def __init__(self, console: Console, workers: int) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[what]}"),
+            console=console,
+            transient=True,
+        )
+        title = f"rescaling to {_workers(workers)}"
+        self._task = self._progress.add_task(title, total=100, what="waiting for workers")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._progress.stop()
+
+    def update(self, status: dict[str, Any]) -> None:
+        rescale = status["rescale"]
+        if rescale is None:
+            self._progress.update(self._task, completed=0, what="waiting for workers")
+            return
+        done = self._DONE[rescale["phase"]]
+        if rescale["phase"] == "copy" and rescale["entries"]:
+            keys = sum(each["keys"] for each in status["workers"])
+            share = rescale["entries"] / max(1.0, keys * rescale["moved"])
+            done += int(80 * min(1.0, share))
+        what = f"{rescale['phase']}: {rescale['entries']:,} entries, {_size(rescale['bytes'])}"
+        self._progress.update(self._task, completed=done, what=what)
+
+    def tell(self, what: str) -> None:
+        self._console.print(what, markup=False, highlight=False)
+
+
+def rescaled(console: Console, record: dict[str, Any]) -> None:
+    """What a rescale has done."""
+    seconds = ", ".join(f"{name} {took:.2f} s" for name, took in record["seconds"].items())
+    console.print(
+        f"Rescaled from {record['from']} to {_workers(record['to'])}: moved "
+        f"{record['moved']:.2%} of the keys (the minimum is {record['minimum']:.2%}), "
+        f"{record['entries']:,} entries, {_size(record['bytes'])}; {seconds}; events of a moved "
+        f"key were held back for {1000 * record['held']:.1f} ms at most",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' * (count != 1)}"
+
+
+def _size(count: float) -> str:
+    return decimal(int(count))
+
+
+def _history(records: list[dict[str, Any]]) -> Table:
+    table = Table("rescale", box=box.SIMPLE_HEAD)
+    table.add_column("outcome", min_width=len("committed"), overflow="fold")
+    for name in ("moved", "minimum", "entries", "size", "took", "held back"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in records:
+        table.add_row(
+            f"{each['from']} -> {each['to']}",
+            each["outcome"] + (f": {each['why']}" if each["why"] else ""),
+            f"{each['moved']:.1%}",
+            f"{each['minimum']:.1%}",
+            f"{each['entries']:,}",
+            _size(each["bytes"]),
+            f"{sum(each['seconds'].values()):.2f} s",
+            f"{1000 * each['held']:.1f} ms",
+        )
+    return table
 
 
 class _Rate:
@@ -175,6 +264,14 @@ def status(console: Console, found: dict[str, Any]) -> None:
             *(f"{each[name]:,}" for name in ("keys", "read", "received", "written")),
         )
     console.print(table)
+    if rescale := found["rescale"]:
+        console.print(
+            f"rescaling from {rescale['from']} to {rescale['to']} workers: {rescale['phase']}, "
+            f"{rescale['entries']:,} entries, {_size(rescale['bytes'])} so far",
+            highlight=False,
+        )
+    if found["rescales"]:
+        console.print(_history(found["rescales"]))
     for each in found["workers"]:
         for text in each["waiting"]:
             console.print(

@@ -41,7 +41,9 @@ class FileSinkConfig(SinkConfig[T]):
     >>> sink = wallaroo.FileSinkConfig("counts.txt")
 
     On one worker the file is `path` itself. On several, worker N writes the part
-    `counts.part-N.txt` beside it. A run that starts anew writes the file and its parts anew.
+    `counts.part-N.txt` beside it. A worker that joins later writes such a part, too; one that has
+    left and comes back writes on where it was. A run that starts anew writes the file and its parts
+    anew.
 
     Output stands in the file once it is committed, which is at the next checkpoint, and after a
     crash it is there exactly once. Nobody else may change what stands there as long as the
@@ -99,6 +101,11 @@ class FileSinkConfig(SinkConfig[T]):
 
     def open(self, services: Services, mark: dict[str, Any] | None = None) -> SinkWriter:
         mine = self.part(services.worker, services.workers)
+        if mark is not None:
+            # The number of workers may have changed since: who wrote the file itself goes on so.
+            for each in (self.path, self.part(services.worker, 2)):
+                if mark.get("path") == str(each.absolute()):
+                    mine = each
         part = mine.absolute()
         try:
             str(part).encode()

@@ -203,6 +203,7 @@ class _Reader(SourceReader):
         self._cut = cut
         self._services = services
         self.lasting = Path(path).exists() and not Path(path).is_file()
+        self.finite = not self.lasting
         self._file: BinaryIO | None = None
         self._events: list[Any] = []
         self._at = 0

@@ -43,7 +43,7 @@ class Environment(Protocol):
         With `inline` it is None for this worker.
         """
 
-    def slot_shift(self) -> int:
+    def slot_shift(self, edge: Edge) -> int:
         """How far to shift a point to get its slot."""
 
     def str_keys(self, edge: Edge) -> bool:
@@ -52,8 +52,8 @@ class Environment(Protocol):
     def odd_key(self, edge: Edge) -> Callable[[object], str | bytes]:
         """Makes a key that is not as expected a proper one, and notes what it is."""
 
-    def alone(self) -> bool:
-        """Whether this worker owns the whole hash interval."""
+    def alone(self, edge: Edge) -> bool:
+        """Whether this worker owns the whole hash interval, as far as events go by `edge`."""
 
     def forward(self, edge: Edge) -> Callable[[Any], None]:
         """Takes an event for the next stage of this worker."""
@@ -223,11 +223,11 @@ class _Code:
         inline = last and edge.index in self.inline and loops <= _BLOCKS
         key = self.key(edge.extractor, value)
         first = receiver.operations[0] if receiver.operations else None
-        if inline and self.environment.alone() and first and first.place:
+        if inline and self.environment.alone(edge) and first and first.place:
             self.stage(receiver, value, key)  # the look-up of the state checks the key
             return
         table = self.bind("table", self.environment.table(edge, inline=inline))
-        shift = self.environment.slot_shift()
+        shift = self.environment.slot_shift(edge)
         take = f"t{value[1:]}"
         if edge.extractor is None:
             self.add(f"{take} = {table}[{hash_key('') >> shift}]")

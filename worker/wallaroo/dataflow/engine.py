@@ -6,6 +6,10 @@ no room does not read, so a slow sink slows its sources and nothing else. A stag
 barrier from one input reads no more of it until it has the barrier from all; then, in one go, it
 freezes its state, takes the positions of its sources, asks its sinks to hold what they have, and
 puts the barrier on all its outputs. That is its part of the cut.
+
+The barrier of a switch travels between the members of the old assignment and of the new one. A
+stage that passes it routes by the new one from then on. Keys that it gained may still lack what
+their donor touched last: events for these are held back until that is here, and for no others.
 """
 
 import linecache
@@ -35,6 +39,11 @@ BATCH = 1024
 _WAY = 8
 #: How long a batch should take, in seconds: control messages are never further away.
 SLICE = 0.002
+
+#: Bytes, about, that a stage holds back before it stops reading.
+HELD = 4 << 20
+#: Bytes that an event is taken for that came from this worker, and the least for any.
+_EVENT = 128
 
 _WRITABLE = frozenset((bytes, str))
 
@@ -77,6 +86,8 @@ class _SourceInput:
         #: A barrier to put behind what is read.
         self.pending: Barrier | None = None
         self.stopping = False
+        #: Positions of partitions that this worker has gained are still to come.
+        self.awaiting = False
         #: Turns what was read last into events.
         self.decoder: Decoder[Any] | None = None
 
@@ -104,17 +115,31 @@ class _SourceInput:
                 self._place.live[partition].update(entry)
         self._place.freeze()
 
+    def give_up(self, partitions: Collection[str]) -> None:
+        """Another worker reads these from now on."""
+        for partition in partitions:
+            reader = self._open.pop(partition, None)
+            self._stored.pop(partition, None)
+            self.ended.discard(partition)
+            if reader is not None:
+                if reader in self.readers:
+                    self.readers.remove(reader)
+                reader.close()
+
     def close(self, keep: Collection[SourceReader]) -> None:
         for reader in self._open.values():
             if reader not in keep:
                 reader.close()
 
     def read(self, limit: int) -> list[Any]:
-        while self.readers:
-            self.decoder = self.readers[0].decoder
-            events = self.readers[0].read(limit)
-            if self.readers[0].ended:
+        for _ in range(len(self.readers)):
+            reader = self.readers[0]
+            self.decoder = reader.decoder
+            events = reader.read(limit)
+            if reader.ended:
                 self.readers.popleft()
+            elif not reader.finite:
+                self.readers.rotate(-1)
             elif not events:
                 break
             if events:
@@ -140,10 +165,34 @@ class _SourceInput:
 
 
 @dataclass(eq=False)
+class _Hold:
+    """Events of a stage whose keys' state is still on its way.
+
+    ranges: [start, end) of points, and who gives them. awaited: the donors of which something is.
+    """
+
+    ranges: list[tuple[int, int, int]]
+    awaited: set[int]
+    #: By donor, in order: where they came from, they themselves, and since when the first waits.
+    events: dict[int, list[tuple[Edge, Any]]] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)
+    #: Bytes that they take, about.
+    size: int = 0
+
+    def donor(self, point: int) -> int | None:
+        """Who still has something of the key at a point."""
+        for start, end, donor in self.ranges:
+            if start <= point < end:
+                return donor if donor in self.awaited else None
+        return None
+
+
+@dataclass(eq=False)
 class _Task:
     """A stage on this worker."""
 
     stage: Stage
+    assignment: Assignment
     source: _SourceInput | None
     inboxes: list[Inbox]
     #: By edge: where its events go. One outbox for each other worker; the inbox of the next
@@ -163,6 +212,9 @@ class _Task:
     batches: dict[tuple[int, frozenset[int], frozenset[int]], Batch] = field(default_factory=dict)
     #: Stages that batches of this one may run inlined, itself first.
     reach: list["_Task"] = field(default_factory=list)
+    #: What is held back, behind a switch; and what no longer is, to be run before anything else.
+    hold: _Hold | None = None
+    released: deque[tuple[Edge, list[Any]]] = field(default_factory=deque)
 
     @property
     def counters(self) -> Counters:
@@ -170,9 +222,16 @@ class _Task:
 
     @property
     def has_room(self) -> bool:
+        if self.hold and self.hold.size >= HELD:
+            return False  # ruling 16
         return all(outbox.has_room for outbox in self.outboxes) and all(
             sink.writer.has_room for sink in self.sinks
         )
+
+    @property
+    def holding(self) -> bool:
+        """Whether events can't simply be taken as they come."""
+        return self.hold is not None or bool(self.released)
 
 
 @dataclass(eq=False)
@@ -198,6 +257,7 @@ class Engine:
     epoch: the committed one from which it goes on; counters: of what had been done by then.
     dead_letters: takes the events for which a user's function raises; without it they stop the
         application.
+    gained: called with a source when the positions of what this worker has gained of it are here.
     """
 
     def __init__(
@@ -217,6 +277,7 @@ class Engine:
         epoch: int = 0,
         counters: Counters = Counters(),
         dead_letters: SinkWriter | None = None,
+        gained: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.graph = graph
         self.worker = worker
@@ -230,11 +291,15 @@ class Engine:
         self._passed = passed
         self._held = held
         self._clock = clock
+        self._gained = gained
         self._turn = 0
         self._places: dict[str, Place] = {}
         self._bytes_keys: set[int] = set()
         self._odd_keys: dict[int, Callable[[object], str | bytes]] = {}
         self._lines: dict[str, dict[int, Line]] = {}
+        #: Of a switch: what this worker gains, from whom, and what is still to come.
+        self._ranges: list[tuple[int, int, int]] = []
+        self._awaited: set[tuple[int, int]] = set()
         self._sinks = [_Sink(writer) for writer in sinks]
         self.letters: DeadLetters | None = None
         if dead_letters:
@@ -245,11 +310,15 @@ class Engine:
         others = [w for w in assignment.workers if w != worker]
         self.outboxes: dict[tuple[int, int], Outbox] = {}
         self.inboxes: dict[tuple[int, int], Inbox] = {}
+        self._wake = wake
+        #: The assignment that a switch brings, while one is under way.
+        self._next: Assignment | None = None
+        #: The longest time that an event was held back behind the last switch, in seconds.
+        self.held_back = 0.0
         for edge in graph.edges:
             self.inboxes[edge.index, worker] = Inbox(edge, worker, local=True)
             for other in others if edge.routed else []:
-                self.outboxes[edge.index, other] = self._outbox(edge, other, wake)
-                self.inboxes[edge.index, other] = Inbox(edge, other, local=False)
+                self._connect(edge, other)
         self._tables: dict[tuple[int, bool], list[Callable[[Any], None] | None]] = {}
         self._tasks = [self._task(stage) for stage in graph.stages]
         for task in self._tasks:
@@ -267,8 +336,14 @@ class Engine:
             if operation.place:
                 name = operation.place
                 place = self._store.place(self._numbers[name], name, operation.step.state)  # type: ignore[union-attr]
-                place.owns = None if self.alone() else self._owns
+                place.owns = self._owner_check(self.assignment)
                 self._places[name] = place
+
+    def _owner_check(self, assignment: Assignment) -> Callable[[int], bool] | None:
+        """Whether this worker owns a point; None if it owns all."""
+        if assignment.workers == (self.worker,):
+            return None
+        return lambda point: assignment.owner(point) == self.worker
 
     def _source(self, node: SourceNode) -> _SourceInput:
         title = source_place(node.name)
@@ -281,13 +356,16 @@ class Engine:
         place.point = point  # there may be more partitions than at the last recovery
         return _SourceInput(node.name, place)
 
-    def _outbox(self, edge: Edge, other: int, wake: Callable[[Outbox], None]) -> Outbox:
-        outbox = Outbox(edge, other, self._codec, lambda: wake(outbox))
-        return outbox
+    def _connect(self, edge: Edge, other: int) -> None:
+        """Make the two ends of an exchange with another worker that are here."""
+        outbox = Outbox(edge, other, self._codec, lambda: self._wake(outbox))
+        self.outboxes[edge.index, other] = outbox
+        self.inboxes[edge.index, other] = Inbox(edge, other, local=False)
 
     def _task(self, stage: Stage) -> _Task:
         return _Task(
             stage,
+            self.assignment,
             self._source(stage.source) if stage.source else None,
             [
                 inbox
@@ -319,17 +397,18 @@ class Engine:
         """The entries at a place that were touched in this epoch; a first touch finds the rest."""
         return self._places[place].live
 
-    def _owns(self, point: int) -> bool:
-        return self.assignment.owner(point) == self.worker
-
     @property
     def dead_letters(self) -> Callable[[Exception], None] | None:
         """Takes what a user's function raised; without it, that stops the batch."""
         return self.letters.take if self.letters else None
 
-    def alone(self) -> bool:
-        """Whether this worker owns the whole hash interval."""
-        return self.assignment.workers == (self.worker,)
+    def _routes(self, edge: Edge) -> Assignment:
+        """By what the sender of an edge routes now."""
+        return self._tasks[edge.sender].assignment
+
+    def alone(self, edge: Edge) -> bool:
+        """Whether this worker owns the whole hash interval, as far as events go by `edge`."""
+        return self._routes(edge).workers == (self.worker,)
 
     def str_keys(self, edge: Edge) -> bool:
         """Whether to expect keys of an exchange to be str, else bytes."""
@@ -346,9 +425,9 @@ class Engine:
 
         return self._odd_keys.setdefault(edge.index, odd)
 
-    def slot_shift(self) -> int:
+    def slot_shift(self, edge: Edge) -> int:
         """How far to shift a point to get its slot."""
-        return self.assignment.slot_shift
+        return self._routes(edge).slot_shift
 
     def forward(self, edge: Edge) -> Callable[[Any], None]:
         """Takes an event for the next stage of this worker."""
@@ -362,27 +441,29 @@ class Engine:
         """By slot: takes an event for the slot's owner; None for this worker with `inline`."""
         table = self._tables.get((edge.index, inline))
         if table is None:
+            assignment = self._routes(edge)
             local = None if inline else self.forward(edge)
             take = {
                 worker: local
                 if worker == self.worker
                 else self.outboxes[edge.index, worker].values.append
-                for worker in self.assignment.workers
+                for worker in assignment.workers
             }
             boundary = self._boundary(edge, inline=inline)
             table = self._tables[edge.index, inline] = [
-                boundary if owner is None else take[owner] for owner in self.assignment.slots
+                boundary if owner is None else take[owner] for owner in assignment.slots
             ]
         return table
 
     def _boundary(self, edge: Edge, *, inline: bool) -> Callable[[Any], None]:
         """Takes an event of a slot in which a piece ends: looks closer."""
         receiver = self._tasks[edge.receiver]
+        assignment = self._routes(edge)
         extractor = edge.extractor
 
         def take(value: Any) -> None:
             key = "" if extractor is None else normalize_key(extractor.function(value))
-            owner = self.assignment.owner(hash_key(key))
+            owner = assignment.owner(hash_key(key))
             if owner != self.worker:
                 self.outboxes[edge.index, owner].values.append(value)
             elif inline:
@@ -453,6 +534,8 @@ class Engine:
 
     def inject(self, barrier: Barrier) -> None:
         """Put a barrier behind what the sources have given so far."""
+        if barrier.switch:
+            self.held_back = 0.0
         for task in self._tasks:
             if task.source:
                 task.source.pending = barrier
@@ -460,7 +543,8 @@ class Engine:
     @property
     def sources_ended(self) -> bool:
         """Whether all that is to be read here has been."""
-        return not any(task.source.readers for task in self._tasks if task.source)
+        sources = [task.source for task in self._tasks if task.source]
+        return not any(source.readers or source.awaiting for source in sources)
 
     @property
     def counters(self) -> Counters:
@@ -488,6 +572,11 @@ class Engine:
 
         Raises `DataflowError`.
         """
+        for task in self._tasks:
+            if task.released and self._has_room(task):
+                edge, events = task.released.popleft()
+                self._run(task, edge, events, self._clock())
+                return True
         count = len(self._inputs)
         for offset in range(count):
             turn = (self._turn + offset) % count
@@ -525,18 +614,21 @@ class Engine:
         return True
 
     def _read_inbox(self, task: _Task, inbox: Inbox) -> bool:
-        if inbox.barrier or inbox.empty:
+        if inbox.barrier or inbox.empty or task.released:
             return False
         if inbox.peek_barrier():
             barrier = inbox.barrier = inbox.take_barrier()
-            if all(each.barrier for each in task.inboxes):
-                for each in task.inboxes:
+            # By streams with those that are to join, the first to come is a switch's.
+            inputs = [each for each in task.inboxes if barrier.switch or not each.joining]
+            if all(each.barrier for each in inputs):
+                for each in inputs:
                     each.barrier = None
                 self._pass(task, barrier)
             return True
         if not self._has_room(task):
             return False
         began = self._clock()
+        size = inbox.size
         try:
             events = inbox.take_events(self._codec, task.limit)
         except CodecError as error:
@@ -545,7 +637,10 @@ class Engine:
             ) from error
         if not inbox.local:
             task.received += len(events)
-        self._run(task, inbox.edge, events, began)
+        if task.hold:
+            events = self._hold_back(task, task.hold, inbox, events, size)
+        if events:
+            self._run(task, inbox.edge, events, began)
         return True
 
     def _has_room(self, task: _Task) -> bool:
@@ -585,13 +680,19 @@ class Engine:
         for inbox in task.locals:
             inbox.add_barrier(barrier)
         for outbox in task.outboxes:
+            if outbox.joining and not barrier.switch:
+                continue
             self._encoding(outbox, lambda outbox=outbox: outbox.add_barrier(barrier))  # type: ignore[misc]
         task.passed = barrier.epoch
         task.cut = task.counters
+        if barrier.switch:
+            self._switch(task)
         for sink in task.sinks:
             self._checkpoint(sink, barrier.epoch)
         if any(each.passed != barrier.epoch for each in self._tasks):
             return
+        if self._next and barrier.switch:
+            self.assignment, self._next = self._next, None
         self._passed(barrier)
         if self.letters:
             self._checkpoint(self._sinks[-1], barrier.epoch)
@@ -614,6 +715,165 @@ class Engine:
 
         sink.writer.checkpoint(epoch, held)
 
+    # A switch to another assignment
+
+    def enlist(self, new: Assignment, joiners: Collection[int]) -> list[tuple[int, int]]:
+        """Get ready to switch to `new`: make the ends of streams to and from `joiners`.
+
+        Returns where they are among `outboxes` and `inboxes`.
+        """
+        self._next = new
+        made = []
+        for edge in self.graph.edges:
+            for other in sorted(joiners) if edge.routed else []:
+                self._connect(edge, other)
+                outbox, inbox = self.outboxes[edge.index, other], self.inboxes[edge.index, other]
+                outbox.joining = inbox.joining = True
+                made.append((edge.index, other))
+                self._tasks[edge.sender].outboxes.append(outbox)
+                receiver = self._tasks[edge.receiver]
+                receiver.inboxes.append(inbox)
+                self._inputs.append((receiver, inbox))
+        return made
+
+    def dismiss(self, workers: Collection[int]) -> list[tuple[int, int]]:
+        """Forget the streams to and from workers; returns where they were."""
+        gone = [key for key in self.outboxes if key[1] in workers]
+        for key in gone:
+            outbox, inbox = self.outboxes.pop(key), self.inboxes.pop(key)
+            for task in self._tasks:
+                if outbox in task.outboxes:
+                    task.outboxes.remove(outbox)
+                if inbox in task.inboxes:
+                    task.inboxes.remove(inbox)
+            self._inputs = [pair for pair in self._inputs if pair[1] is not inbox]
+        return gone
+
+    def give_up_switch(self, joiners: Collection[int]) -> list[tuple[int, int]]:
+        """The switch does not come; returns where the streams were that it would have needed."""
+        self._next = None
+        return self.dismiss(joiners)
+
+    def await_state(
+        self, ranges: list[tuple[int, int, int]], awaited: Collection[tuple[int, int]]
+    ) -> None:
+        """Behind the switch, hold back events for keys whose state is still to come.
+
+        ranges: [start, end) of points, and the donor. awaited: donor and number of the place of
+        what has not ended yet; `arrived` says so later.
+        """
+        self._ranges = ranges
+        self._awaited = set(awaited)
+
+    def switch_done(self) -> None:
+        """The switch is committed."""
+        self._ranges = []
+
+    def arrived(self, donor: int, number: int) -> None:
+        """All is here that a donor had at a place."""
+        self._awaited.discard((donor, number))
+        for task in self._tasks:
+            hold = task.hold
+            if hold and donor in hold.awaited and not self._awaits(task, donor):
+                hold.awaited.discard(donor)
+                self._release(task, hold, donor)
+            if task.source and task.source.awaiting:
+                title = source_place(task.source.name)
+                mine = self._numbers[title]
+                if not any(place == mine for _, place in self._awaited):
+                    task.source.awaiting = False
+                    self._gained(task.source.name)
+
+    def _awaits(self, task: _Task, donor: int) -> bool:
+        """Whether a donor has not ended at one of a stage's places."""
+        places = [each.place for each in task.stage.operations if each.place]
+        return any((donor, self._numbers[place]) in self._awaited for place in places)
+
+    def _switch(self, task: _Task) -> None:
+        """A stage has passed the barrier: from here on the new assignment holds for it."""
+        new = self._next
+        assert new is not None
+        old, task.assignment = task.assignment, new
+        task.batches.clear()
+        for edge in task.stage.edges:
+            for inline in (False, True):
+                self._tables.pop((edge.index, inline), None)
+        for outbox in task.outboxes:
+            outbox.joining = False
+        for inbox in task.inboxes:
+            inbox.joining = False
+        # A leaver sends nothing any more, and gets nothing.
+        task.outboxes = [each for each in task.outboxes if each.receiver in new.workers]
+        task.inboxes = [each for each in task.inboxes if each.local or each.sender in new.workers]
+        places = [operation.place for operation in task.stage.operations if operation.place]
+        for place in places:
+            self._places[place].owns = self._owner_check(new)
+        if places:
+            awaited = {donor for _, _, donor in self._ranges if self._awaits(task, donor)}
+            task.hold = _Hold(self._ranges, awaited) if awaited else None
+        source = task.source
+        if source:
+            points = self._partitions[source.name]
+            lost = [
+                name
+                for name, point in points.items()
+                if self.reads(source.name, name, old) and not self.reads(source.name, name, new)
+            ]
+            source.give_up(lost)
+            mine = self._numbers[source_place(source.name)]
+            source.awaiting = any(place == mine for _, place in self._awaited)
+            if not source.awaiting and self._ranges:
+                self._gained(source.name)
+
+    def reads(self, source: str, partition: str, assignment: Assignment) -> bool:
+        """Whether this worker reads a partition under an assignment."""
+        node = next(each for each in self.graph.sources if each.name == source)
+        if node.config.listens:
+            return self.worker == 0
+        return assignment.owner(self._partitions[source][partition]) == self.worker
+
+    def _hold_back(
+        self, task: _Task, hold: _Hold, inbox: Inbox, events: list[Any], size: int
+    ) -> list[Any]:
+        """Keep the events of keys whose state is still to come; returns the others."""
+        edge = inbox.edge
+        weight = _EVENT if inbox.local else max(_EVENT, (size - inbox.size) // len(events))
+        passing = []
+        for event in events:
+            donor = hold.donor(hash_key(self._key(edge, event)))
+            if donor is None:
+                passing.append(event)
+                continue
+            if donor not in hold.since:
+                hold.since[donor] = self._clock()
+            hold.events.setdefault(donor, []).append((edge, event))
+            hold.size += weight
+        return passing
+
+    def _key(self, edge: Edge, event: Any) -> str | bytes:
+        """The key of an event that comes by an edge."""
+        if edge.keyed:
+            return normalize_key(event[0])
+        if edge.extractor is None:
+            return ""
+        try:
+            return normalize_key(edge.extractor.function(event))
+        except Exception:  # it fails again, and is explained, where it is used
+            return ""
+
+    def _release(self, task: _Task, hold: _Hold, donor: int) -> None:
+        """What was held back for a donor is next, in its order."""
+        if donor in hold.since:
+            self.held_back = max(self.held_back, self._clock() - hold.since.pop(donor))
+        for edge, event in hold.events.pop(donor, ()):
+            last = task.released[-1] if task.released else None
+            if last is not None and last[0] is edge and len(last[1]) < BATCH:
+                last[1].append(event)
+            else:
+                task.released.append((edge, [event]))
+        if not hold.awaited:
+            task.hold = None
+
     # Batches
 
     def _batch(self, task: _Task, entry: Edge | Decoder[Any] | None) -> Batch:
@@ -624,6 +884,7 @@ class Engine:
             for inbox in each.locals
             # Its values: what the batch at hand has left there, if this one runs inside it.
             if inbox.edge.routed and inbox.empty and not inbox.values and not inbox.barrier
+            if not self._tasks[inbox.edge.receiver].holding
         )
         key = (id(entry), inline, frozenset(self._bytes_keys))
         batch = task.batches.get(key)

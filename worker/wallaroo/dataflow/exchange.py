@@ -28,7 +28,11 @@ class Outbox:
 
     def __init__(self, edge: Edge, receiver: int, codec: Codec, wake: Callable[[], None]) -> None:
         self.edge = edge
+        #: The number of its stream between two workers.
+        self.channel = edge.index
         self.receiver = receiver
+        #: It carries nothing but barriers of a switch until the first of these has passed.
+        self.joining = False
         #: Events of the batch at hand; the list is always this one.
         self.values: list[Any] = []
         self._items: deque[bytes | Barrier] = deque()
@@ -112,6 +116,8 @@ class Inbox:
         self.edge = edge
         self.sender = sender
         self.local = local
+        #: Nothing comes by it before the barrier of a switch.
+        self.joining = False
         #: Events of the batch at hand, from a stage of this worker; always this list.
         self.values: list[Any] = []
         #: The barrier that this stream has come to while others have not.
@@ -125,6 +131,11 @@ class Inbox:
     @property
     def has_room(self) -> bool:
         return self._size < self._room
+
+    @property
+    def size(self) -> int:
+        """What waits here, in bytes; in events, if it is of this worker."""
+        return self._size
 
     @property
     def empty(self) -> bool:

@@ -5,18 +5,29 @@ forms when all members are there; its number is made durable before anybody hear
 go back to the committed epoch; when all have, they resume. From then on one epoch at a time is
 injected, prepared by all, made durable as a manifest, and only then announced.
 
+The assignment changes at the barrier of one epoch, which all members of the old assignment and of
+the new one pass, and commits with it (wallaroo.protocol.rescale). Whoever asks for that rewrites
+the assignment in force and says from which version: what is remembered and tried again is theirs.
+
 `handle` takes one event and returns what is to be done about it, in order. What is late or is
 said twice has no effect.
 """
 
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
 
+from wallaroo.partitioning import Assignment
+from wallaroo.protocol import rescale
 from wallaroo.protocol.manifest import Manifest, Part
 from wallaroo.protocol.messages import (
+    Abort,
     Broken,
     Commit,
+    Copy,
     Drained,
+    Enlist,
+    Enlisted,
     Failed,
     Finish,
     FromWorker,
@@ -29,13 +40,18 @@ from wallaroo.protocol.messages import (
     Refuse,
     Register,
     Resume,
+    Staged,
     ToWorker,
 )
+from wallaroo.protocol.rescale import HISTORY, Rescale
 
 #: Seconds in which a worker whose stream broke turns out to be gone.
 SETTLE = 0.1
 #: Seconds before a generation that follows one without a commit, doubled each time up to the last.
 BACK_OFF, LONGEST_BACK_OFF = 0.2, 5.0
+#: Seconds in which all that take part in a rescale must get ready, and in which, while state is
+#: copied, something must have been done.
+PREPARE_TIME, COPY_TIME = 60.0, 30.0
 
 
 class Phase(Enum):
@@ -75,6 +91,18 @@ class StopRequested:
 
 
 @dataclass(frozen=True)
+class RescaleRequested:
+    """Somebody has rewritten the assignment, and wants the new one.
+
+    base: the version that it was rewritten from. The assignment in force itself calls an attempt
+    off that has not come to its switch.
+    """
+
+    base: int
+    assignment: Assignment
+
+
+@dataclass(frozen=True)
 class Persisted:
     """A manifest is durable."""
 
@@ -89,7 +117,7 @@ class Elapsed:
     timer: "Timer"
 
 
-Event = Heard | Lost | StopRequested | Persisted | Elapsed
+Event = Heard | Lost | StopRequested | RescaleRequested | Persisted | Elapsed
 
 # Effects
 
@@ -119,7 +147,14 @@ class Timer:
     seconds: float
 
 
-Effect = Tell | Persist | Timer
+@dataclass(frozen=True)
+class Answer:
+    """To who asked for a rescale: why not; empty if it has begun."""
+
+    refusal: str
+
+
+Effect = Tell | Persist | Timer | Answer
 
 
 @dataclass
@@ -139,7 +174,8 @@ class Coordinator:
     #: Generations begun for a fault, since this coordinator started.
     recoveries: int = 0
     _generation: int = field(init=False)
-    _members: dict[int, tuple[str, Register]] = field(default_factory=dict)
+    #: Workers that are there: members, those that wait to join, those that are leaving.
+    _present: dict[int, tuple[str, Register]] = field(default_factory=dict)
     _ready: set[int] = field(default_factory=set)
     _drained: set[int] = field(default_factory=set)
     _published: set[int] = field(default_factory=set)
@@ -159,9 +195,22 @@ class Coordinator:
     #: The number of the timer at whose end the next epoch is due.
     _pacing: int = 0
     _timers: int = 0
+    #: The attempt to rescale that is under way; how many there were in this generation.
+    _rescale: Rescale | None = None
+    _attempts: int = 0
+    _aborted: set[int] = field(default_factory=set)
+    #: The manifest that is being made durable is that of its switch.
+    _switching: bool = False
+    #: The number of the timer at whose end an attempt must have come further.
+    _watching: int = 0
+    #: Leavers that hold nothing any more; the next manifest says so.
+    _left: set[int] = field(default_factory=set)
+    _history: list[dict[str, Any]] = field(default_factory=list)
+    _now: float = 0.0
 
     def __post_init__(self) -> None:
         self._generation = self.committed.generation
+        self._history = list(self.committed.history)
 
     @property
     def generation(self) -> int:
@@ -170,26 +219,53 @@ class Coordinator:
 
     @property
     def members(self) -> dict[int, Register]:
-        """The workers that are there."""
-        return {worker: register for worker, (_, register) in self._members.items()}
+        """The members that are there."""
+        return {w: r for w, (_, r) in self._present.items() if w in self.committed.members}
 
-    def handle(self, event: Event) -> list[Effect]:
-        """Take an event in; what comes out is to be carried out in this order."""
+    @property
+    def joiners(self) -> dict[int, Register]:
+        """The workers that are there and could join."""
+        others = (*self.committed.members, *self.committed.leaving)
+        return {w: r for w, (_, r) in self._present.items() if w not in others}
+
+    @property
+    def present(self) -> set[int]:
+        """All workers that are there: members, those that could join, those that are leaving."""
+        return set(self._present)
+
+    @property
+    def rescale(self) -> Rescale | None:
+        """The attempt that is under way."""
+        return self._rescale
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What is remembered of the last attempts to rescale, the newest last."""
+        return self._history
+
+    def handle(self, event: Event, now: float = 0.0) -> list[Effect]:
+        """Take an event in; what comes out is to be carried out in this order.
+
+        now: seconds, of any clock: for the record of a rescale, not for decisions.
+        """
+        self._now = now
         match event:
             case Heard(worker, session, Register() as message):
                 return self._registered(worker, session, message)
             case Heard(worker, session, message):
-                if self._members.get(worker, ("",))[0] != session:
+                if self._present.get(worker, ("",))[0] != session:
                     return []
                 return self._heard(worker, message)
             case Lost(worker, session):
-                if self._members.get(worker, ("",))[0] != session:
+                if self._present.get(worker, ("",))[0] != session:
                     return []
-                del self._members[worker]
-                return self._fault(0.0)
+                del self._present[worker]
+                return self._is_gone(worker)
             case StopRequested():
                 self.stop_requested = True
                 return self._maybe_inject()
+            case RescaleRequested(base, assignment):
+                return self._requested(base, assignment)
             case Persisted(generation, epoch):
                 return self._persisted(generation, epoch)
             case Elapsed(timer):
@@ -198,7 +274,7 @@ class Coordinator:
     # Membership
 
     def _registered(self, worker: int, session: str, message: Register) -> list[Effect]:
-        if self._members.get(worker, ("",))[0] == session:
+        if self._present.get(worker, ("",))[0] == session:
             return []
         if self.phase in {Phase.ENDED, Phase.FAILED}:  # its predecessor died on its way out
             return [Tell(worker, session, Finish())]
@@ -206,23 +282,34 @@ class Coordinator:
         if why:
             return [Tell(worker, session, Refuse(why))]
         effects: list[Effect] = []
-        if worker in self._members:  # its successor is here before it was missed
-            del self._members[worker]
-            effects = self._fault(0.0)
-        self._members[worker] = (session, message)
+        if worker in self._present:  # its successor is here before it was missed
+            del self._present[worker]
+            effects = self._is_gone(worker)
+        self._present[worker] = (session, message)
+        if worker in self.committed.leaving and self.phase is not Phase.FORMING:
+            effects.append(self._let_go(worker))
         return [*effects, *self._maybe_form()]
+
+    def _is_gone(self, worker: int) -> list[Effect]:
+        """A worker that was there is there no more."""
+        attempt = self._rescale
+        if worker in self.committed.members:
+            return self._fault(0.0)
+        if attempt is None or worker not in attempt.joiners:
+            return []  # it was waiting to join, or is leaving
+        if attempt.phase is rescale.Phase.SWITCH:
+            # All members may be there, and nobody else need come.
+            return [*self._fault(0.0), *self._maybe_form()]
+        return self._abort(f"worker {worker}, which was to join, went away")
 
     def _why_not(self, worker: int, message: Register) -> str:
         """Why a worker can't take part; empty if it can."""
-        members = self.committed.members
-        if worker not in members:
-            return f"there is no worker {worker} among {', '.join(map(str, members))}"
         if message.fingerprint != self.fingerprint:
             return (
                 f"worker {worker} runs another program than worker 0: their steps, their code or "
                 "their Python differ"
             )
-        part = self.committed.parts.get(worker)
+        part = self.committed.parts.get(worker) or self.committed.leaving.get(worker)
         if part and part.directory != message.directory:
             return (
                 f"worker {worker}'s directory is not the one that the checkpoint of epoch "
@@ -230,7 +317,7 @@ class Coordinator:
                 "the worker's state is lost; put the directory back, or start anew with another "
                 "--dir"
             )
-        if not part and message.admitted:
+        if not part and message.admitted and not self.committed.parts:
             return (
                 f"worker {worker} holds state, but worker 0 knows of no checkpoint: worker 0's "
                 "directory is lost; put it back, or start anew with another --dir"
@@ -241,7 +328,9 @@ class Coordinator:
         if self.phase in {Phase.ENDED, Phase.FAILED}:
             return []
         if isinstance(message, Failed):
-            return self._finish(Phase.FAILED)
+            return self._has_failed(worker, message)
+        if isinstance(message, Published) and worker in self.committed.leaving:
+            return self._has_left(worker)  # of whatever generation: it owns nothing of this one
         if isinstance(message, Register) or message.generation != self._generation:
             return []  # ruling 1: what an earlier generation did is no longer asked for
         match message:
@@ -250,14 +339,44 @@ class Coordinator:
             case Drained():
                 self._drained.add(worker)
                 return self._maybe_inject()
-            case Prepared(epoch=epoch, part=part):
-                return self._prepared(worker, epoch, part)
+            case Prepared():
+                return self._prepared(worker, message)
             case Published(epoch=epoch):
                 return self._has_published(worker, epoch)
             case Broken():
-                if self.phase in {Phase.RECOVERING, Phase.RUNNING, Phase.STOPPING}:
-                    return self._fault(SETTLE)
-                return []
+                return self._broken(worker, message.peer, message.attempt)
+            case Enlisted(attempt=attempt):
+                return self._is_enlisted(worker, attempt)
+            case Staged():
+                return self._has_staged(worker, message)
+
+    def _broken(self, worker: int, peer: int, number: int) -> list[Effect]:
+        """A stream between two workers broke, which was opened for an attempt if that is not 0."""
+        members, attempt = self.committed.members, self._rescale
+        if self.phase not in {Phase.RECOVERING, Phase.RUNNING, Phase.STOPPING}:
+            return []
+        if number in self._aborted:
+            return []
+        if worker in members and peer in members and not (attempt and number == attempt.attempt):
+            return self._fault(SETTLE)
+        if attempt is None or not {worker, peer} <= attempt.everyone:
+            return []  # one of them is leaving
+        if attempt.phase is rescale.Phase.SWITCH:
+            return self._fault(SETTLE)
+        return self._abort(f"the connection of worker {worker} to worker {peer} broke")
+
+    def _has_failed(self, worker: int, message: Failed) -> list[Effect]:
+        """A worker can't go on. One that was only to join stops nobody."""
+        attempt = self._rescale
+        switching = attempt is not None and attempt.phase is rescale.Phase.SWITCH
+        if worker in self.committed.members or (
+            switching and attempt and worker in attempt.everyone
+        ):
+            return self._finish(Phase.FAILED)
+        del self._present[worker]
+        if attempt and worker in attempt.joiners:
+            return self._abort(f"worker {worker} can't join: {message.failure.message}")
+        return []
 
     # Generations
 
@@ -268,13 +387,17 @@ class Coordinator:
         was, self.phase = self.phase, Phase.FORMING
         if was is Phase.FORMING:
             return []
+        effects = self._tell_all(Halt())
+        attempt = self._rescale
+        if attempt and not self._switching:  # else that is not known yet
+            phase = attempt.phase.value
+            self._conclude(attempt, "aborted", f"there was a fault in the phase '{phase}'")
         seconds = settle
         if self._fruitless:  # ruling 6
             doubled = min(self._fruitless - 1, 32)  # a power without end is no float any more
             seconds += min(BACK_OFF * 2**doubled, LONGEST_BACK_OFF)
         self._fruitless += 1
         self.recoveries += 1
-        effects = self._tell_all(Halt())
         if seconds:
             timer = self._timer("form", seconds)
             self._waiting = timer.number
@@ -285,13 +408,22 @@ class Coordinator:
         """Make a new generation's number durable, if it is time for one."""
         if self.phase is not Phase.FORMING or self._persisting or self._waiting:
             return []
-        if set(self._members) != set(self.committed.members):
+        if len(self.members) < len(self.committed.members):
             return []
         parts = {
             worker: self.committed.parts.get(worker, Part(register.directory))
-            for worker, (_, register) in self._members.items()
+            for worker, register in self.members.items()
         }
-        return self._persist(replace(self.committed, generation=self._generation + 1, parts=parts))
+        return self._persist(self._next(generation=self._generation + 1, parts=parts))
+
+    def _next(self, **changes: Any) -> Manifest:
+        """The committed manifest with what has changed since."""
+        committed = self.committed
+        left = {w: part.sinks for w, part in committed.leaving.items() if w in self._left}
+        leaving = {w: part for w, part in committed.leaving.items() if w not in left}
+        retired = {**committed.retired, **left}
+        changed = replace(committed, leaving=leaving, retired=retired, history=tuple(self._history))
+        return replace(changed, **changes)
 
     def _form(self) -> list[Effect]:
         self.phase = Phase.RECOVERING
@@ -299,36 +431,57 @@ class Coordinator:
         self._drained.clear()
         self._published.clear()
         self._injected = 0
-        self._due = False
+        self._due = bool(self._left)  # the next manifest is to say so
         self._pacing = 0
+        self._attempts = 0
+        self._aborted.clear()
+        leaving = [w for w in self.committed.leaving if w in self._present]
+        return [
+            *(self._recover(worker, self.committed.parts[worker]) for worker in self.members),
+            *(self._let_go(worker) for worker in leaving),
+        ]
+
+    def _recover(self, worker: int, part: Part) -> Tell:
         committed = self.committed
         addresses = {worker: register.address for worker, register in self.members.items()}
-        return [
-            Tell(
-                worker,
-                session,
-                Recover(
-                    committed.generation,
-                    committed.epoch,
-                    committed.assignment,
-                    addresses,
-                    committed.places,
-                    committed.partitions,
-                    committed.parts[worker],
-                ),
-            )
-            for worker, (session, _) in self._members.items()
-        ]
+        message = Recover(
+            committed.generation,
+            committed.epoch,
+            committed.assignment,
+            addresses,
+            committed.places,
+            committed.partitions,
+            part,
+            committed.switched,
+        )
+        return Tell(worker, self._present[worker][0], message)
+
+    def _let_go(self, worker: int) -> Effect:
+        """Have a worker that owns nothing any more publish what its part says, or end."""
+        if worker in self._left:
+            return Tell(worker, self._present[worker][0], Finish())
+        return self._recover(worker, self.committed.leaving[worker])
+
+    def _has_left(self, worker: int) -> list[Effect]:
+        """A leaver holds nothing any more: it may end, and the next manifest says so."""
+        if worker in self._left:
+            return []
+        self._left.add(worker)
+        self._due = True
+        session, _ = self._present[worker]
+        return [Tell(worker, session, Finish()), *self._maybe_inject(), *self._maybe_end()]
 
     def _is_ready(self, worker: int) -> list[Effect]:
         if self.phase is not Phase.RECOVERING:
             return []
         self._ready.add(worker)
-        if len(self._ready) < len(self.committed.members):  # ruling 2
+        if not self._ready >= set(self.committed.members):  # ruling 2
             return []
-        # What was committed, a worker has published before it was ready.
         if self.committed.complete or self._closed:
-            return self._finish(Phase.ENDED)
+            # What was committed, a worker has published before it was ready.
+            self.phase = Phase.STOPPING
+            self._published = set(self.committed.members)
+            return self._maybe_end()
         self.phase = Phase.RUNNING
         return [
             *self._tell_all(Resume(self._generation)),
@@ -342,17 +495,26 @@ class Coordinator:
         """Inject the next barrier if it is time for it: a final one when nothing is to follow."""
         if self.phase is not Phase.RUNNING or self._injected:
             return []
-        drained = len(self._drained) == len(self.committed.members)
-        if not (self._due or self.stop_requested or drained):
+        drained = self._drained >= set(self.committed.members)
+        final = self.stop_requested or drained
+        attempt = self._rescale
+        ready = attempt is not None and 0 < attempt.last <= self.committed.epoch
+        if not (self._due or ready or final):
             return []
-        self._injected = self.committed.epoch + 1
-        self._final = self.stop_requested or drained
-        if self._final:
+        effects: list[Effect] = []
+        if final:
+            effects = self._abort("the application was about to end")
             self.phase = Phase.STOPPING
+        elif attempt and ready:  # ruling 23: the epoch before is just committed
+            attempt.enter(rescale.Phase.SWITCH, self._now)
+            self._watching = 0
+        self._final = final
+        self._injected = self.committed.epoch + 1
         self._due = False
         self._parts.clear()
-        effects = self._tell_all(Inject(self._generation, self._injected, self._final))
-        return effects if self._final else [*effects, *self._interval()]
+        switch = self._rescale.attempt if self._rescale and ready else 0
+        effects += self._tell_all(Inject(self._generation, self._injected, final, switch))
+        return effects if final else [*effects, *self._interval()]
 
     def _interval(self) -> list[Effect]:
         if not self.interval:
@@ -361,21 +523,53 @@ class Coordinator:
         self._pacing = timer.number
         return [timer]
 
-    def _prepared(self, worker: int, epoch: int, part: Part) -> list[Effect]:
+    def _prepared(self, worker: int, message: Prepared) -> list[Effect]:
+        epoch = message.epoch
         if not self._injected or epoch != self._injected:
             return []
         if self._persisting or self.phase is Phase.FORMING:
             return []
-        self._parts[worker] = part
-        if len(self._parts) < len(self.committed.members):
+        attempt = self._rescale
+        switches = attempt is not None and attempt.phase is rescale.Phase.SWITCH
+        self._parts[worker] = message.part
+        if attempt and switches:
+            attempt.held = max(attempt.held, message.held)
+        wanted = attempt.everyone if attempt and switches else set(self.committed.members)
+        if not self._parts.keys() >= wanted:
             return []
-        return self._persist(replace(self.committed, epoch=epoch, parts=dict(self._parts)))
+        self._switching = switches
+        if not attempt or not switches:
+            parts = {w: self._parts[w] for w in self.committed.members}
+            return self._persist(self._next(epoch=epoch, parts=parts))
+        # The manifest that commits it remembers it: its coordinator may die right behind that.
+        record = attempt.record("committed", "", self._now)
+        manifest = self._next()
+        return self._persist(
+            replace(
+                manifest,
+                history=(*self._history, record)[-HISTORY:],
+                epoch=epoch,
+                assignment=attempt.new,
+                switched=epoch,
+                parts={w: self._parts[w] for w in attempt.new.workers},
+                leaving={**manifest.leaving, **{w: self._parts[w] for w in attempt.leavers}},
+                retired={w: s for w, s in manifest.retired.items() if w not in attempt.joiners},
+            )
+        )
 
     def _has_published(self, worker: int, epoch: int) -> list[Effect]:
         if self.phase is not Phase.STOPPING or self._injected or epoch != self.committed.epoch:
             return []
         self._published.add(worker)
-        if len(self._published) < len(self.committed.members):
+        return self._maybe_end()
+
+    def _maybe_end(self) -> list[Effect]:
+        """Nothing follows what is committed: end once all of it is published."""
+        if self.phase is not Phase.STOPPING or self._injected:
+            return []
+        if not self._published >= set(self.committed.members):
+            return []
+        if self.committed.leaving.keys() - self._left:
             return []
         return self._finish(Phase.ENDED)
 
@@ -391,7 +585,14 @@ class Coordinator:
             return []
         self._persisting = None
         begins = manifest.generation != self._generation
+        everyone = self._taking_part()
+        self._left &= manifest.leaving.keys()
         self.committed, self._generation = manifest, manifest.generation
+        if self._switching and self._rescale:
+            self._rescale = None
+            self._switching = False
+            self._history = list(manifest.history)
+            self._drained.clear()  # who reads what has changed: they say so anew
         if self.phase is Phase.FAILED:
             return []
         if not begins:
@@ -402,20 +603,21 @@ class Coordinator:
         if self.phase is Phase.FORMING:
             refusals = self._refuse_strangers()
             # Of a generation only if all its members are still there; else of the next one.
-            complete = set(self._members) == set(self.committed.members)
+            complete = len(self.members) == len(self.committed.members)
             if begins and complete and not self._waiting:
                 return self._form()
             return [*refusals, *self._maybe_form()]
         self._published.clear()
-        return [*self._tell_all(Commit(generation, epoch)), *self._maybe_inject()]
+        told = self._tell(everyone, Commit(generation, epoch))
+        return [*told, *self._has_committed(), *self._maybe_inject()]
 
     def _refuse_strangers(self) -> list[Effect]:
         """Let go of who came before the manifest was durable, and isn't whom it names."""
         refusals: list[Effect] = []
-        for worker, (session, message) in list(self._members.items()):
+        for worker, (session, message) in list(self._present.items()):
             why = self._why_not(worker, message)
             if why:
-                del self._members[worker]
+                del self._present[worker]
                 refusals.append(Tell(worker, session, Refuse(why)))
         return refusals
 
@@ -432,15 +634,165 @@ class Coordinator:
         if timer.kind == "epoch" and timer.number == self._pacing:
             self._due = True
             return self._maybe_inject()
+        if timer.kind == "rescale" and timer.number == self._watching:
+            return self._look_after()
         return []
 
     def _finish(self, phase: Phase) -> list[Effect]:
         if self.phase in {Phase.ENDED, Phase.FAILED}:
             return []
         self.phase = phase
-        return self._tell_all(Finish())
+        if self._rescale and not self._switching:
+            self._conclude(self._rescale, "aborted", "the application ended")
+        return self._tell(set(self._present), Finish())
+
+    def _taking_part(self) -> set[int]:
+        """The members, and in an attempt to rescale those that are to be."""
+        return {*self.committed.members, *(self._rescale.everyone if self._rescale else ())}
 
     def _tell_all(self, message: ToWorker) -> list[Effect]:
+        return self._tell(self._taking_part(), message)
+
+    def _tell(self, workers: set[int], message: ToWorker) -> list[Effect]:
         return [
-            Tell(worker, session, message) for worker, (session, _) in sorted(self._members.items())
+            Tell(worker, session, message)
+            for worker, (session, _) in sorted(self._present.items())
+            if worker in workers
         ]
+
+    # Rescales
+
+    def _requested(self, base: int, assignment: Assignment) -> list[Effect]:
+        attempt = self._rescale
+        if attempt and attempt.new == assignment and base == self.committed.assignment.version:
+            return [Answer("")]
+        if assignment == self.committed.assignment:
+            switching = attempt is not None and attempt.phase is rescale.Phase.SWITCH
+            return [*([] if switching else self._abort("it was called off")), Answer("")]
+        why = self._why_no_rescale(base, assignment)
+        if why:
+            return [Answer(why)]
+        effects = self._abort(f"{len(assignment.workers)} workers were asked for meanwhile")
+        self._attempts += 1
+        self._rescale = attempt = Rescale(
+            self._generation, self._attempts, self.committed.assignment, assignment, self._now
+        )
+        addresses = {
+            worker: register.address
+            for worker, (_, register) in self._present.items()
+            if worker in attempt.everyone
+        }
+        for worker in sorted(attempt.everyone):
+            message = Enlist(
+                self._generation,
+                attempt.attempt,
+                self.committed.epoch,
+                attempt.old,
+                attempt.new,
+                addresses,
+                self.committed.places,
+                self.committed.partitions,
+                self.committed.retired.get(worker, ()),
+            )
+            effects.append(Tell(worker, self._present[worker][0], message))
+        return [*effects, self._watch(PREPARE_TIME), Answer("")]
+
+    def _why_no_rescale(self, base: int, assignment: Assignment) -> str:
+        """Why a rescale can't begin now; empty if it can."""
+        version = self.committed.assignment.version
+        if base != version or assignment.version != version + 1:
+            return (
+                f"the assignment was rewritten from version {base} to {assignment.version}, but "
+                f"version {version} is in force: rewrite that one"
+            )
+        if self.phase is not Phase.RUNNING or self.stop_requested:
+            return f"the application is {self.phase.value}: ask again when it runs"
+        if self._rescale and self._rescale.phase is rescale.Phase.SWITCH:
+            return "a rescale is about to commit: ask again when it has"
+        if 0 not in assignment.workers:
+            return "worker 0 can't leave: it is the coordinator"
+        joiners = set(assignment.workers) - set(self.committed.members)
+        if leaving := joiners & set(self.committed.leaving):
+            return f"worker {min(leaving)} is still leaving: ask again when it has gone"
+        if missing := joiners - set(self._present):
+            return f"worker {min(missing)} is not there: start it first"
+        return ""
+
+    def _watch(self, seconds: float) -> Timer:
+        timer = self._timer("rescale", seconds)
+        self._watching = timer.number
+        return timer
+
+    def _look_after(self) -> list[Effect]:
+        """Time is over: give the attempt up, unless it has come further."""
+        attempt = self._rescale
+        if attempt is None or attempt.phase is rescale.Phase.SWITCH:
+            return []  # ruling 24: from there it commits, or a fault recovers
+        if attempt.phase is not rescale.Phase.PREPARE and attempt.progressed():
+            return [self._watch(COPY_TIME)]
+        seconds = PREPARE_TIME if attempt.phase is rescale.Phase.PREPARE else COPY_TIME
+        return self._abort(f"{attempt.missing()} within {seconds:g} s")
+
+    def _is_enlisted(self, worker: int, number: int) -> list[Effect]:
+        attempt = self._rescale
+        if attempt is None or attempt.attempt != number:
+            return []
+        attempt.enlisted.add(worker)
+        return self._maybe_copy()
+
+    def _maybe_copy(self) -> list[Effect]:
+        """Let donors begin once all are ready, and all state is in some checkpoint."""
+        attempt = self._rescale
+        if attempt is None or attempt.phase is not rescale.Phase.PREPARE:
+            return []
+        if not attempt.enlisted >= attempt.everyone:
+            return []
+        if not attempt.commits and not (self.interval and self.committed.epoch):
+            self._due = True  # ruling 23: with checkpoints off, or before the first
+            return self._maybe_inject()
+        attempt.enter(rescale.Phase.COPY, self._now)
+        copy = self._tell_all(Copy(self._generation, attempt.attempt))
+        return [*copy, self._watch(COPY_TIME), *self._maybe_catch_up()]
+
+    def _has_staged(self, worker: int, message: Staged) -> list[Effect]:
+        attempt = self._rescale
+        if attempt is None or attempt.attempt != message.attempt:
+            return []
+        attempt.staged[worker] = message.epoch, message.entries, message.size
+        return self._maybe_catch_up()
+
+    def _maybe_catch_up(self) -> list[Effect]:
+        """Once receivers have all that is committed: one epoch at once, then the switch."""
+        attempt = self._rescale
+        if attempt is None or attempt.phase is not rescale.Phase.COPY:
+            return []
+        if not attempt.caught_up(self.committed.epoch):
+            return []
+        attempt.enter(rescale.Phase.CATCH_UP, self._now)
+        attempt.last = self.committed.epoch + 1  # it may be under way
+        self._due = True
+        return self._maybe_inject()
+
+    def _has_committed(self) -> list[Effect]:
+        """What a commit brings about for a rescale."""
+        if self._rescale is None:
+            return []
+        self._rescale.commits += 1
+        return [*self._maybe_copy(), *self._maybe_catch_up()]
+
+    def _abort(self, why: str) -> list[Effect]:
+        """Give up the attempt, if there is one; what is in force stays."""
+        attempt = self._rescale
+        if attempt is None:
+            return []
+        told = self._tell_all(Abort(self._generation, attempt.attempt))
+        self._aborted.add(attempt.attempt)
+        self._conclude(attempt, "aborted", why)
+        return told
+
+    def _conclude(self, attempt: Rescale, outcome: str, why: str) -> None:
+        """An attempt has come to nothing."""
+        self._rescale = None
+        self._switching = False
+        self._watching = 0
+        self._history = [*self._history, attempt.record(outcome, why, self._now)][-HISTORY:]

@@ -13,7 +13,7 @@ from typing import Any
 from wallaroo.partitioning import Assignment, Piece, hash_key, partition_point
 
 #: Of what is written here; another is refused.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +32,21 @@ class DeltaMark:
 
 
 @dataclass(frozen=True)
+class Staging:
+    """What a worker was given by a rescale and its base lacks yet.
+
+    id: names the attempt, and the folder; ranges: of points, [start, end), that it gained.
+    """
+
+    id: str
+    ranges: tuple[tuple[int, int], ...]
+
+    def covers(self, point: int) -> bool:
+        """Whether it is the truth about a point."""
+        return any(start <= point < end for start, end in self.ranges)
+
+
+@dataclass(frozen=True)
 class Part:
     """One worker's part of a checkpoint.
 
@@ -40,6 +55,8 @@ class Part:
     sinks: of each sink, what it is known by (`sink`), and its `mark`.
     ended: the (source, partition) pairs it owns that have come to their end.
     counts: events read, received, written and set aside by it since the application began.
+    joined: the epoch at whose end it became a member; it has no delta of an earlier one.
+    staging: what the last rescale gave it, as long as its base lacks that.
     """
 
     directory: str
@@ -47,6 +64,8 @@ class Part:
     sinks: tuple[dict[str, Any] | None, ...] = ()
     ended: frozenset[tuple[str, str]] = frozenset()
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+    joined: int = 0
+    staging: Staging | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,11 @@ class Manifest:
     places: the number of each place that has entries, for good.
     partitions: by source, the point of each partition, fixed when it was first seen.
     parts: by worker; empty at the very beginning.
+    switched: the epoch at whose end the assignment came into force; 0 for the first one.
+    leaving: by worker that has handed over all it owned, its part as of then: until it says that
+        it has published its output.
+    retired: by worker that has left, its sinks' marks: should it return, it writes on there.
+    history: of the last rescales, the newest last, what they did and took.
     """
 
     application: str
@@ -65,6 +89,10 @@ class Manifest:
     places: Mapping[str, int]
     partitions: Mapping[str, Mapping[str, int]]
     parts: Mapping[int, Part] = field(default_factory=dict)
+    switched: int = 0
+    leaving: Mapping[int, Part] = field(default_factory=dict)
+    retired: Mapping[int, tuple[dict[str, Any] | None, ...]] = field(default_factory=dict)
+    history: tuple[dict[str, Any], ...] = ()
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -74,7 +102,8 @@ class Manifest:
     @property
     def complete(self) -> bool:
         """Whether every partition of every source has ended; not if there is none."""
-        ended = {pair for part in self.parts.values() for pair in part.ended}
+        parts = [*self.parts.values(), *self.leaving.values()]
+        ended = {pair for part in parts for pair in part.ended}
         pairs = {(source, name) for source, names in self.partitions.items() for name in names}
         return bool(pairs) and pairs <= ended
 
@@ -120,6 +149,10 @@ class Manifest:
                 "places": dict(self.places),
                 "partitions": {source: dict(p) for source, p in self.partitions.items()},
                 "parts": {str(worker): part_to_json(part) for worker, part in self.parts.items()},
+                "switched": self.switched,
+                "leaving": {str(w): part_to_json(part) for w, part in self.leaving.items()},
+                "retired": {str(w): list(sinks) for w, sinks in self.retired.items()},
+                "history": list(self.history),
             }
         )
 
@@ -141,6 +174,10 @@ class Manifest:
                 found["places"],
                 found["partitions"],
                 {int(worker): part_from_json(part) for worker, part in found["parts"].items()},
+                found["switched"],
+                {int(worker): part_from_json(part) for worker, part in found["leaving"].items()},
+                {int(worker): tuple(sinks) for worker, sinks in found["retired"].items()},
+                tuple(found["history"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"it is not a manifest ({type(error).__name__}: {error})") from error
@@ -154,6 +191,8 @@ def part_to_json(part: Part) -> dict[str, Any]:
         "sinks": list(part.sinks),
         "ended": sorted(map(list, part.ended)),
         "counts": list(part.counts),
+        "joined": part.joined,
+        "staging": part.staging and [part.staging.id, list(map(list, part.staging.ranges))],
     }
 
 
@@ -165,4 +204,14 @@ def part_from_json(found: Mapping[str, Any]) -> Part:
         tuple(found["sinks"]),
         frozenset((source, name) for source, name in found["ended"]),
         tuple(found["counts"]),
+        found["joined"],
+        staging_from(found["staging"]),
     )
+
+
+def staging_from(found: Any) -> Staging | None:
+    """What `part_to_json` made of a staging."""
+    if found is None:
+        return None
+    name, ranges = found
+    return Staging(name, tuple((start, end) for start, end in ranges))

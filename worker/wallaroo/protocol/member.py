@@ -1,7 +1,8 @@
 """A worker's side of the protocol: what it does when, and what it says of it.
 
 It processes only in the generation that it was last told to recover to. It reports an epoch when
-all of it is durable, and not before its sinks have published the epoch before.
+all of it is durable, and not before its sinks have published the epoch before. One that is to join
+takes part in the generation that it is enlisted in, from the barrier of the switch on.
 """
 
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from enum import Enum
 
 from wallaroo.protocol.manifest import Part
 from wallaroo.protocol.messages import (
+    Abort,
     Broken,
     Commit,
+    Copy,
     Drained,
+    Enlist,
+    Enlisted,
     Finish,
     FromWorker,
     Halt,
@@ -22,6 +27,7 @@ from wallaroo.protocol.messages import (
     Recover,
     Refuse,
     Resume,
+    Staged,
     ToWorker,
 )
 
@@ -30,6 +36,7 @@ class Phase(Enum):
     """What a worker does."""
 
     WAITING = "waiting"
+    JOINING = "joining"
     RECOVERING = "recovering"
     READY = "ready"
     RUNNING = "running"
@@ -60,6 +67,7 @@ class Durable:
     generation: int
     epoch: int
     part: Part
+    held: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,42 @@ class SourcesEnded:
 
 @dataclass(frozen=True)
 class StreamBroke:
-    """A stream to or from another worker broke."""
+    """A stream to or from another worker broke, which was opened for an attempt if not 0."""
 
     generation: int
     peer: int
+    attempt: int = 0
 
 
-Event = Told | Recovered | Durable | SinksPublished | SourcesEnded | StreamBroke
+@dataclass(frozen=True)
+class IsEnlisted:
+    """The worker is ready for an attempt to rescale."""
+
+    generation: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class HasStaged:
+    """All that was committed up to an epoch has come from all donors."""
+
+    generation: int
+    attempt: int
+    epoch: int
+    entries: int
+    size: int
+
+
+Event = (
+    Told
+    | Recovered
+    | Durable
+    | SinksPublished
+    | SourcesEnded
+    | StreamBroke
+    | IsEnlisted
+    | HasStaged
+)
 
 # Effects
 
@@ -120,13 +157,43 @@ class PutBarrier:
 
     epoch: int
     final: bool
+    switch: bool
+
+
+@dataclass(frozen=True)
+class GetReady:
+    """Open streams to all that take part in an attempt to rescale. Then say `IsEnlisted`.
+
+    joins: from nothing, to become a member.
+    """
+
+    to: Enlist
+    joins: bool
+
+
+@dataclass(frozen=True)
+class Donate:
+    """Send what moves to its receivers."""
+
+    attempt: int
+
+
+@dataclass(frozen=True)
+class GiveUpAttempt:
+    """Forget an attempt to rescale."""
+
+    attempt: int
 
 
 @dataclass(frozen=True)
 class Publish:
-    """An epoch is committed: tell state and sinks. Then say `SinksPublished`."""
+    """An epoch is committed: tell state and sinks. Then say `SinksPublished`.
+
+    switched: it is the one behind which the new assignment holds.
+    """
 
     epoch: int
+    switched: bool
 
 
 @dataclass(frozen=True)
@@ -141,7 +208,19 @@ class GiveUp:
     message: str
 
 
-Effect = Say | Abandon | GoBack | Run | PutBarrier | Publish | End | GiveUp
+Effect = (
+    Say
+    | Abandon
+    | GoBack
+    | Run
+    | PutBarrier
+    | GetReady
+    | Donate
+    | GiveUpAttempt
+    | Publish
+    | End
+    | GiveUp
+)
 
 
 @dataclass
@@ -152,6 +231,9 @@ class Member:
     phase: Phase = Phase.WAITING
     #: The last epoch that the sinks have published.
     published: int = 0
+    #: The attempt to rescale that it takes part in, and the epoch of its switch; 0 for none.
+    attempt: int = 0
+    _switch: int = 0
     _durable: Durable | None = None
 
     def handle(self, event: Event) -> list[Effect]:
@@ -176,8 +258,17 @@ class Member:
                 return [Say(Published(self.generation, epoch)), *self._maybe_prepared()]
             case SourcesEnded():
                 return [Say(Drained(self.generation))]
-            case StreamBroke(peer=peer):
-                return [Say(Broken(self.generation, peer))]
+            case StreamBroke(peer=peer, attempt=attempt):
+                return [Say(Broken(self.generation, peer, attempt))]
+            case IsEnlisted(attempt=attempt):
+                if attempt != self.attempt:
+                    return []
+                return [Say(Enlisted(self.generation, attempt))]
+            case HasStaged(attempt=attempt):
+                if attempt != self.attempt:
+                    return []
+                said = Staged(self.generation, attempt, event.epoch, event.entries, event.size)
+                return [Say(said)]
 
     def _told(self, message: ToWorker) -> list[Effect]:
         match message:
@@ -198,6 +289,8 @@ class Member:
                 # What was committed is published on the way back to it.
                 self.published = message.epoch
                 return [*abandon, GoBack(message)]
+            case Enlist():
+                return self._enlist(message)
         if message.generation != self.generation:
             return []
         match message:
@@ -206,15 +299,50 @@ class Member:
                     return []
                 self.phase = Phase.RUNNING
                 return [Run()]
-            case Inject(epoch=epoch, final=final):
-                return [PutBarrier(epoch, final)] if self.phase is Phase.RUNNING else []
+            case Inject(epoch=epoch, final=final, switch=switch):
+                if switch and switch == self.attempt and self.phase is Phase.JOINING:
+                    self.phase = Phase.RUNNING
+                    self.published = epoch - 1
+                if self.phase is not Phase.RUNNING:
+                    return []
+                self._switch = epoch if switch else 0
+                return [PutBarrier(epoch, final, bool(switch))]
             case Commit(epoch=epoch):
-                return [Publish(epoch)] if self.phase is Phase.RUNNING else []
+                if self.phase is not Phase.RUNNING:
+                    return []
+                switched = epoch == self._switch
+                if switched:
+                    self.attempt = self._switch = 0
+                return [Publish(epoch, switched)]
+            case Copy(attempt=attempt):
+                return [Donate(attempt)] if attempt == self.attempt else []
+            case Abort(attempt=attempt):
+                return self._give_up(attempt)
+
+    def _enlist(self, message: Enlist) -> list[Effect]:
+        if self.phase is Phase.RUNNING and message.generation == self.generation:
+            self.attempt = message.attempt
+            return [GetReady(message, joins=False)]
+        if self.phase is not Phase.WAITING or message.generation < self.generation:
+            return []
+        self.generation = message.generation
+        self.phase = Phase.JOINING
+        self.attempt = message.attempt
+        return [GetReady(message, joins=True)]
+
+    def _give_up(self, attempt: int) -> list[Effect]:
+        if attempt != self.attempt:
+            return []
+        self.attempt = self._switch = 0
+        if self.phase is Phase.JOINING:
+            return self._halt()
+        return [GiveUpAttempt(attempt)]
 
     def _halt(self) -> list[Effect]:
         abandon = self.phase is not Phase.WAITING
         self.phase = Phase.WAITING
         self._durable = None
+        self.attempt = self._switch = 0
         return [Abandon()] if abandon else []
 
     def _maybe_prepared(self) -> list[Effect]:
@@ -224,4 +352,5 @@ class Member:
         if self.published < durable.epoch - 1:  # ruling 28
             return []
         self._durable = None
-        return [Say(Prepared(self.generation, durable.epoch, durable.part))]
+        prepared = Prepared(self.generation, durable.epoch, durable.part, durable.held)
+        return [Say(prepared)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from wallaroo.errors import Failure
 from wallaroo.partitioning import Assignment
@@ -41,11 +42,15 @@ class Drained:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that this worker did in an epoch is durable, and the epoch before is published."""
+    """All that this worker did in an epoch is durable, and the epoch before is published.
+
+    held: the longest time, in seconds, that events of a moved key were held back for it.
+    """
 
     generation: int
     epoch: int
     part: Part
+    held: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,33 @@ class Published:
 
 @dataclass(frozen=True)
 class Broken:
-    """A stream to or from another worker broke."""
+    """A stream to or from another worker broke. attempt: that it was opened for; 0 for none."""
 
     generation: int
     peer: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True)
+class Enlisted:
+    """The worker is ready for an attempt to rescale: its streams to all that take part are open."""
+
+    generation: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Staged:
+    """How far a receiver has got: it has all that its donors had committed up to `epoch`.
+
+    epoch: -1 before the first. entries, size: taken in so far, size in bytes.
+    """
+
+    generation: int
+    attempt: int
+    epoch: int
+    entries: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +99,7 @@ class Failed:
     failure: Failure
 
 
-FromWorker = Register | Ready | Drained | Prepared | Published | Broken | Failed
+FromWorker = Register | Ready | Drained | Prepared | Published | Broken | Enlisted | Staged | Failed
 
 # To a worker
 
@@ -92,7 +120,11 @@ class Halt:
 class Recover:
     """Go back to a committed epoch, as a member of a new generation.
 
+    A worker that owns nothing of the assignment is leaving: it publishes what its part says, and
+    says so.
+
     addresses: of all members. part: what the manifest says of this worker; None at the beginning.
+    switched: the epoch at whose end the assignment came into force.
     """
 
     generation: int
@@ -102,6 +134,7 @@ class Recover:
     places: Mapping[str, int]
     partitions: Mapping[str, Mapping[str, int]]
     part: Part | None = field(default=None)
+    switched: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,12 +145,51 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Enlist:
+    """Get ready for an attempt to rescale: open streams to all that take part.
+
+    epoch: the last committed one. old: the assignment in force; new: the one to switch to.
+    addresses: of the members of both. sinks: where a joiner's sinks write on.
+    """
+
+    generation: int
+    attempt: int
+    epoch: int
+    old: Assignment
+    new: Assignment
+    addresses: Mapping[int, str]
+    places: Mapping[str, int]
+    partitions: Mapping[str, Mapping[str, int]]
+    sinks: tuple[dict[str, Any] | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Copy:
+    """All are ready: send what moves to its receivers."""
+
+    generation: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Abort:
+    """The attempt is given up: forget it. The assignment in force stays."""
+
+    generation: int
+    attempt: int
+
+
+@dataclass(frozen=True)
 class Inject:
-    """Put a barrier behind what the sources have given. final: nothing follows it."""
+    """Put a barrier behind what the sources have given.
+
+    final: nothing follows it. switch: behind it the new assignment of that attempt holds; 0: none.
+    """
 
     generation: int
     epoch: int
     final: bool = False
+    switch: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,4 +205,4 @@ class Finish:
     """The application has ended, or failed: end."""
 
 
-ToWorker = Refuse | Halt | Recover | Resume | Inject | Commit | Finish
+ToWorker = Refuse | Halt | Recover | Resume | Enlist | Copy | Abort | Inject | Commit | Finish

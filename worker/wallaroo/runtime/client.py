@@ -4,8 +4,9 @@ from typing import Any, Self
 
 import grpc
 
+from wallaroo.partitioning import Assignment
 from wallaroo.runtime.coordinator import CONTROL_OPTIONS
-from wallaroo.runtime.messages import status_dict
+from wallaroo.runtime.messages import assignment_message, status_dict
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
 
@@ -31,6 +32,17 @@ class Client:
         """What `wallaroo status --json` prints. Raises `Unreachable`."""
         try:
             return status_dict(self._stub.Status(pb.StatusRequest(), timeout=timeout))
+        except grpc.RpcError as error:
+            raise Unreachable(error.details()) from error
+
+    def rescale(self, base: int, assignment: Assignment, timeout: float = 5.0) -> str:
+        """Ask for another assignment, rewritten from version `base`.
+
+        Returns why it has not begun; empty if it has. Raises `Unreachable`.
+        """
+        request = pb.RescaleRequest(base=base, assignment=assignment_message(assignment))
+        try:
+            return str(self._stub.Rescale(request, timeout=timeout).refusal)
         except grpc.RpcError as error:
             raise Unreachable(error.details()) from error
 

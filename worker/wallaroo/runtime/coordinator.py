@@ -4,6 +4,7 @@ It runs in gRPC's threads, off the one that runs the dataflow, so that a slow us
 nobody from joining, stopping or asking for the status. One lock serializes the state machine.
 """
 
+import json
 import os
 import queue
 import threading
@@ -22,6 +23,7 @@ from wallaroo.protocol.manifest import Manifest
 from wallaroo.protocol.messages import Failed, Inject, Register
 from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.messages import (
+    assignment_from,
     assignment_message,
     failure_message,
     from_worker,
@@ -41,10 +43,13 @@ CONTROL_OPTIONS = [
 ]
 #: Seconds between a worker's signs of life.
 HEARTBEAT = 0.5
+#: Of an application.
+MOST_WORKERS = 1000
 
 _log = structlog.get_logger("wallaroo.coordinator")
 
 T = TypeVar("T")
+R = TypeVar("R")
 _Queue = queue.SimpleQueue[pb.ToWorker | None]
 
 
@@ -82,9 +87,9 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
 
     def serve(self, address: str) -> grpc.Server:
         """Start to listen at `address`."""
-        # Each member holds a thread for as long as it is one, its successor one beside it; the
-        # rest answer short calls.
-        threads = ThreadPoolExecutor(2 * len(self._machine.committed.members) + 4, "coordinator")
+        # Each worker holds a thread for as long as it is there, its successor one beside it; the
+        # rest answer short calls. Threads are made when they are needed.
+        threads = ThreadPoolExecutor(2 * MOST_WORKERS + 8, "coordinator")
         server = grpc.server(threads, options=[("grpc.so_reuseport", 0), *CONTROL_OPTIONS])
         control_pb2_grpc.add_CoordinatorServicer_to_server(self, server)
         server.add_insecure_port(address)
@@ -134,7 +139,8 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
             machine = self._machine
             committed = machine.committed
             for worker, status in self._status.items():
-                status.present = worker in machine.members
+                status.present = worker in machine.present
+            rescale = machine.rescale
             return pb.StatusReply(
                 application=committed.application,
                 phase=machine.phase.value,
@@ -145,9 +151,29 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 recoveries=machine.recoveries,
                 members=committed.members,
                 assignment=assignment_message(committed.assignment),
-                workers=[status for _, status in sorted(self._status.items())],
+                workers=[
+                    status
+                    for worker, status in sorted(self._status.items())
+                    if worker in machine.present or worker in committed.members
+                ],
                 failure=failure_message(self._failure) if self._failure else None,
+                joiners=machine.joiners,
+                leaving=committed.leaving,
+                rescale=json.dumps(rescale.progress(time.monotonic())) if rescale else "",
+                history=map(json.dumps, machine.history),
             )
+
+    def Rescale(  # noqa: N802
+        self, request: pb.RescaleRequest, context: grpc.ServicerContext
+    ) -> pb.RescaleReply:
+        try:
+            assignment = assignment_from(request.assignment)
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise AssertionError("abort returned") from None
+        effects = self.handle(protocol.RescaleRequested(request.base, assignment))
+        refusals = [each.refusal for each in effects if isinstance(each, protocol.Answer)]
+        return pb.RescaleReply(refusal=refusals[-1])
 
     def Stop(  # noqa: N802
         self, request: pb.StopRequest, context: grpc.ServicerContext
@@ -229,19 +255,25 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         if mine:
             mine.put(None)
 
-    def handle(self, event: protocol.Event) -> None:
-        """Take an event in, and carry out what comes of it."""
-        _or_end(self._handle, event)
+    def handle(self, event: protocol.Event) -> list[protocol.Effect]:
+        """Take an event in, and carry out what comes of it, which is returned."""
+        return _or_end(self._handle, event)
 
-    def _handle(self, event: protocol.Event) -> None:
+    def _handle(self, event: protocol.Event) -> list[protocol.Effect]:
         with self._lock:
             before = self._machine.phase, self._machine.generation
-            effects = self._machine.handle(event)
+            rescales = len(self._machine.history)
+            last = self._machine.history[-1:]
+            effects = self._machine.handle(event, time.monotonic())
             after = self._machine.phase, self._machine.generation
             if before != after:
                 _log.info(after[0].value, generation=after[1], after=repr(event)[:200])
+            for each in self._machine.history[-1:]:
+                if rescales != len(self._machine.history) or last != [each]:
+                    _log.info("rescale", **each)
             for effect in effects:
                 self._carry_out(effect)
+            return effects
 
     def _carry_out(self, effect: protocol.Effect) -> None:
         match effect:
@@ -275,10 +307,10 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
             self._epoch_took = took
 
 
-def _or_end(function: Callable[[T], None], argument: T) -> None:
+def _or_end(function: Callable[[T], R], argument: T) -> R:
     """Call `function` in a thread whose exceptions would go nowhere: end the process with words."""
     try:
-        function(argument)
+        return function(argument)
     except Exception:
         _log.exception("the coordinator is broken")
         os._exit(1)

@@ -3,6 +3,7 @@
 DIR/application.json    which application it belongs to
 DIR/lock                held while a run lives, by its runner and all its workers
 DIR/control.json        where the coordinator of the live run listens
+DIR/target.json         how many workers are asked for
 DIR/failure-N.json      why worker N stopped
 DIR/status.json         what worker 0 knew of the application when it ended
 DIR/outcome.json        how the last run ended
@@ -13,6 +14,7 @@ Sockets lie elsewhere, in a new directory of mode 0700: the path of a Unix socke
 bytes long, and DIR may be anywhere.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -69,7 +71,7 @@ class Directory:
             for stale in [*self.path.glob("failure-*.json"), *self.logs.glob("worker-*.log")]:
                 stale.unlink()
             self._remove_stale_sockets()
-            for name in ("control.json", "status.json", "outcome.json"):
+            for name in ("control.json", "status.json", "outcome.json", "target.json"):
                 (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"can't use {self.path}: {error.strerror}") from None
@@ -132,6 +134,11 @@ class Directory:
         """Where worker `worker` keeps its state."""
         return self.path / "workers" / str(worker)
 
+    def workers(self) -> set[int]:
+        """The workers that have left something here."""
+        found = (path.name for path in (self.path / "workers").glob("*"))
+        return {int(name) for name in found if name.isdecimal()}
+
     def forget_state(self) -> None:
         """Remove the state of all workers."""
         forgotten = self.path / "forgotten"
@@ -148,6 +155,24 @@ class Directory:
         """Where the coordinator of the live run listens; None if no run lives."""
         control = self._read("control.json")
         return str(control["coordinator"]) if control and self.locked else None
+
+    def write_target(self, workers: int) -> None:
+        """Ask for a number of workers."""
+        self._write("target.json", {"workers": workers})
+
+    def target(self) -> int | None:
+        """How many workers are asked for; None if nobody has asked."""
+        found = self._read("target.json")
+        return int(found["workers"]) if found else None
+
+    def remove_worker(self, worker: int) -> None:
+        """Remove what a worker that has left leaves behind. Raises OSError."""
+        gone = self.path / "gone"
+        shutil.rmtree(gone, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            self.worker(worker).rename(gone)  # all or nothing
+            RealDisk().sync_folder(self.path / "workers")
+        shutil.rmtree(gone, ignore_errors=True)
 
     def write_failure(self, worker: int, failure: Failure) -> None:
         self._write(f"failure-{worker}.json", asdict(failure))

@@ -1,18 +1,20 @@
-"""Exchanges over gRPC: a stream from each outbox to the inbox at its other end.
+"""Streams over gRPC: from each outbox to the inbox at its other end.
 
-Each stream has a connection of its own: that one which is not read holds up no other then rests
-on nothing that HTTP/2 has a choice about.
+They carry exchanges, and what donors send receivers in a rescale. Each stream has a connection of
+its own: that one which is not read holds up no other then rests on nothing that HTTP/2 has a choice
+about.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from wallaroo.dataflow.barrier import Barrier
-from wallaroo.dataflow.exchange import LARGEST, Inbox, Outbox
+from wallaroo.dataflow.exchange import LARGEST
+from wallaroo.runtime.attempt import Incoming, Outgoing
 from wallaroo.v1 import exchange_pb2 as pb
 from wallaroo.v1 import exchange_pb2_grpc
 
@@ -26,27 +28,36 @@ _OPTIONS = [
 
 
 class Lost(Exception):
-    """The stream from or to a worker has broken."""
+    """The stream from or to a worker has broken, which was opened for an attempt if not 0."""
 
-    def __init__(self, worker: int, why: str) -> None:
+    def __init__(self, worker: int, why: str, attempt: int) -> None:
         super().__init__(f"lost worker {worker}: {why}")
         self.worker = worker
+        self.attempt = attempt
 
 
 class Sender:
     """Carries an outbox's frames to the worker at `address`."""
 
     def __init__(
-        self, outbox: Outbox, sender: int, generation: int, address: str, room: Callable[[], None]
+        self,
+        outbox: Outgoing,
+        sender: int,
+        generation: int,
+        attempt: int,
+        address: str,
+        room: Callable[[], None],
     ) -> None:
-        self._outbox = outbox
+        self.outbox = self._outbox = outbox
+        self.attempt = attempt
         self._more = asyncio.Event()
         self._room = room
         self._open = pb.Open(
             generation=generation,
-            exchange=outbox.edge.index,
+            channel=outbox.channel,
             sender=sender,
             receiver=outbox.receiver,
+            attempt=attempt,
         )
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._call = exchange_pb2_grpc.ExchangeStub(self._channel).Send(wait_for_ready=True)
@@ -76,7 +87,7 @@ class Sender:
                     self._more.clear()
                     await self._more.wait()
                 elif isinstance(taken, Barrier):
-                    barrier = pb.Barrier(epoch=taken.epoch, final=taken.final)
+                    barrier = pb.Barrier(epoch=taken.epoch, final=taken.final, switch=taken.switch)
                     await write(pb.Frame(barrier=barrier))
                     if taken.final:
                         await self._call.done_writing()
@@ -91,7 +102,7 @@ class Sender:
 
     def _lost(self, error: Exception) -> Lost:
         why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
-        return Lost(self._outbox.receiver, why or "the stream broke")
+        return Lost(self._outbox.receiver, why or "the stream broke", self.attempt)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -110,10 +121,11 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
         self._worker = worker
         self._wake = wake
         self._lost = lost
-        #: The last generation that was expected, and by (exchange, sender) what takes its
-        #: streams; nothing takes them once it is over.
+        #: The last generation that was expected, and the last attempt in it; by (channel, sender)
+        #: what takes its streams, and for which attempt; nothing takes them once it is over.
         self._generation = 0
-        self._inboxes: dict[tuple[int, int], Inbox] = {}
+        self._attempt = 0
+        self._inboxes: dict[tuple[int, int], tuple[int, Incoming]] = {}
         self._changed = asyncio.Event()
         self._taken: dict[tuple[int, int], asyncio.Task[Any]] = {}
 
@@ -125,35 +137,51 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
         await server.start()
         return server
 
-    def expect(self, generation: int, inboxes: dict[tuple[int, int], Inbox]) -> None:
-        """From now on take the streams of this generation, and of no other."""
-        self.close()
-        self._generation = generation
-        self._inboxes = inboxes
+    def expect(
+        self, generation: int, attempt: int, inboxes: Mapping[tuple[int, int], Incoming]
+    ) -> None:
+        """From now on take the streams of this generation, and of no other.
+
+        attempt: if it is not 0, take these beside those of before.
+        """
+        if generation != self._generation or not attempt:
+            self.close()
+        self._generation, self._attempt = generation, attempt
+        self._inboxes.update({key: (attempt, inbox) for key, inbox in inboxes.items()})
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def close(self) -> None:
-        """Cut all streams: the generation is over."""
-        self._inboxes = {}
-        for task in self._taken.values():
-            task.cancel()
-        self._taken = {}
+    def close(self, attempt: int | None = None) -> None:
+        """Cut all streams, for the generation is over; or those of an attempt."""
+        self._drop(
+            key for key, (of, _) in self._inboxes.items() if attempt is None or of == attempt
+        )
+
+    def drop(self, workers: Collection[int]) -> None:
+        """Let go of the streams of workers that need them no more."""
+        self._drop(key for key in self._inboxes if key[1] in workers)
+
+    def _drop(self, keys: Iterable[tuple[int, int]]) -> None:
+        for key in list(keys):
+            del self._inboxes[key]
+            task = self._taken.pop(key, None)
+            if task:
+                task.cancel()
 
     async def Send(  # noqa: N802  gRPC's name
         self, requests: object, context: grpc.aio.ServicerContext
     ) -> pb.Received:
         first = await context.read()
         inbox = await self._accept(first, context)
-        generation = self._generation
-        await context.send_initial_metadata((("accepted", "yes"),))
+        generation, attempt = self._generation, first.open.attempt
         room = asyncio.Event()
         inbox.on_room = room.set
         try:
+            await context.send_initial_metadata((("accepted", "yes"),))
             while True:
                 frame = await context.read()
                 if frame is grpc.aio.EOF:
-                    raise Lost(inbox.sender, "it closed the stream")
+                    raise Lost(inbox.sender, "it closed the stream", attempt)
                 kind = frame.WhichOneof("kind")
                 if kind == "events":
                     inbox.add(frame.events.blocks)
@@ -162,24 +190,29 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
                         room.clear()
                         await room.wait()
                 elif kind == "barrier":
-                    inbox.add_barrier(Barrier(frame.barrier.epoch, frame.barrier.final))
+                    barrier = frame.barrier
+                    inbox.add_barrier(Barrier(barrier.epoch, barrier.final, barrier.switch))
                     self._wake()
-                    if frame.barrier.final:
+                    if barrier.final:
+                        key = first.open.channel, inbox.sender
+                        if self._taken.get(key) is asyncio.current_task():  # else it is of another
+                            del self._taken[key], self._inboxes[key]
                         return pb.Received()
                 else:
-                    raise Lost(inbox.sender, f"it sent a frame of kind {kind!r}")
+                    raise Lost(inbox.sender, f"it sent a frame of kind {kind!r}", attempt)
         except Lost as error:
-            self._lost(generation, error)
+            if asyncio.current_task() in self._taken.values():  # else it is needed no more
+                self._lost(generation, error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except asyncio.CancelledError:
             if asyncio.current_task() in self._taken.values():
-                self._lost(generation, Lost(inbox.sender, "its stream broke"))
+                self._lost(generation, Lost(inbox.sender, "its stream broke", attempt))
                 raise
             # gRPC does not tell the sender of what is cancelled here.
             await context.abort(grpc.StatusCode.ABORTED, f"generation {generation} is over")
         raise AssertionError("abort returned")
 
-    async def _accept(self, first: object, context: grpc.aio.ServicerContext) -> Inbox:
+    async def _accept(self, first: object, context: grpc.aio.ServicerContext) -> Incoming:
         """The inbox that the stream is for; refuses a stream that nobody expects."""
         if not isinstance(first, pb.Frame) or first.WhichOneof("kind") != "open":
             await context.abort(
@@ -187,7 +220,8 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
             )
             raise AssertionError("abort returned")
         opened = first.open
-        while opened.generation > self._generation:  # ruling 1: it waits unread
+        # Ruling 1: one of a later generation, or attempt, waits unread.
+        while (opened.generation, opened.attempt) > (self._generation, self._attempt):
             await self._changed.wait()
         if opened.generation != self._generation or opened.receiver != self._worker:
             await context.abort(
@@ -195,13 +229,13 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
                 f"this is worker {self._worker} in generation {self._generation}, not worker "
                 f"{opened.receiver} in generation {opened.generation}",
             )
-        key = (opened.exchange, opened.sender)
-        inbox = self._inboxes.get(key)
-        if inbox is None or inbox.local or key in self._taken:
+        key = (opened.channel, opened.sender)
+        attempt, inbox = self._inboxes.get(key, (0, None))
+        if inbox is None or attempt != opened.attempt or key in self._taken:
             await context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"worker {self._worker} expects no stream of exchange {opened.exchange} "
-                f"from worker {opened.sender}",
+                f"worker {self._worker} expects no stream {opened.channel} from worker "
+                f"{opened.sender} in attempt {opened.attempt}",
             )
         assert inbox is not None
         task = asyncio.current_task()

@@ -1,13 +1,14 @@
 """Between the values that the program thinks in and the messages of the wire."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from wallaroo.errors import Failure
 from wallaroo.partitioning import INTERVAL, Assignment, Piece
 from wallaroo.protocol import messages
-from wallaroo.protocol.manifest import DeltaMark, Part
+from wallaroo.protocol.manifest import DeltaMark, Part, Staging
 from wallaroo.v1 import control_pb2
 
 
@@ -65,7 +66,18 @@ def part_message(part: Part) -> control_pb2.Part:
         received=part.counts[1],
         written=part.counts[2],
         dead=part.counts[3],
+        joined=part.joined,
+        staging=_staging_message(part.staging) if part.staging else None,
     )
+
+
+def _staging_message(staging: Staging) -> control_pb2.Staging:
+    ranges = [control_pb2.Range(start=s, end=e % INTERVAL) for s, e in staging.ranges]
+    return control_pb2.Staging(id=staging.id, ranges=ranges)
+
+
+def _staging_from(message: control_pb2.Staging) -> Staging:
+    return Staging(message.id, tuple((r.start, r.end or INTERVAL) for r in message.ranges))
 
 
 def part_from(message: control_pb2.Part) -> Part:
@@ -76,6 +88,8 @@ def part_from(message: control_pb2.Part) -> Part:
         tuple(json.loads(mark) for mark in message.sinks),
         frozenset((each.source, each.name) for each in message.ended),
         (message.read, message.received, message.written, message.dead),
+        message.joined,
+        _staging_from(message.staging) if message.HasField("staging") else None,
     )
 
 
@@ -86,18 +100,22 @@ def from_worker_message(message: messages.FromWorker) -> control_pb2.FromWorker:
             return control_pb2.FromWorker(ready=control_pb2.Ready(generation=generation))
         case messages.Drained(generation):
             return control_pb2.FromWorker(drained=control_pb2.Drained(generation=generation))
-        case messages.Prepared(generation, epoch, part):
+        case messages.Prepared(generation, epoch, part, held):
             prepared = control_pb2.Prepared(
-                generation=generation, epoch=epoch, part=part_message(part)
+                generation=generation, epoch=epoch, part=part_message(part), held=held
             )
             return control_pb2.FromWorker(prepared=prepared)
         case messages.Published(generation, epoch):
             published = control_pb2.Published(generation=generation, epoch=epoch)
             return control_pb2.FromWorker(published=published)
-        case messages.Broken(generation, peer):
-            return control_pb2.FromWorker(
-                broken=control_pb2.Broken(generation=generation, peer=peer)
-            )
+        case messages.Broken(generation, peer, attempt):
+            broken = control_pb2.Broken(generation=generation, peer=peer, attempt=attempt)
+            return control_pb2.FromWorker(broken=broken)
+        case messages.Enlisted(generation, attempt):
+            enlisted = control_pb2.Enlisted(generation=generation, attempt=attempt)
+            return control_pb2.FromWorker(enlisted=enlisted)
+        case messages.Staged():
+            return control_pb2.FromWorker(staged=control_pb2.Staged(**asdict(message)))
         case messages.Failed(failure):
             return control_pb2.FromWorker(
                 failed=control_pb2.Failed(failure=failure_message(failure))
@@ -130,11 +148,21 @@ def from_worker(message: control_pb2.FromWorker) -> messages.FromWorker | None:
             return messages.Drained(message.drained.generation)
         case "prepared":
             prepared = message.prepared
-            return messages.Prepared(prepared.generation, prepared.epoch, part_from(prepared.part))
+            return messages.Prepared(
+                prepared.generation, prepared.epoch, part_from(prepared.part), prepared.held
+            )
         case "published":
             return messages.Published(message.published.generation, message.published.epoch)
         case "broken":
-            return messages.Broken(message.broken.generation, message.broken.peer)
+            broken = message.broken
+            return messages.Broken(broken.generation, broken.peer, broken.attempt)
+        case "enlisted":
+            return messages.Enlisted(message.enlisted.generation, message.enlisted.attempt)
+        case "staged":
+            staged = message.staged
+            return messages.Staged(
+                staged.generation, staged.attempt, staged.epoch, staged.entries, staged.size
+            )
         case "failed":
             return messages.Failed(failure_from(message.failed.failure))
     return None
@@ -151,8 +179,8 @@ def to_worker_message(message: messages.ToWorker) -> control_pb2.ToWorker:
             return control_pb2.ToWorker(finish=control_pb2.Finish())
         case messages.Resume(generation):
             return control_pb2.ToWorker(generation=generation, resume=control_pb2.Resume())
-        case messages.Inject(generation, epoch, final):
-            inject = control_pb2.Inject(epoch=epoch, final=final)
+        case messages.Inject(generation, epoch, final, switch):
+            inject = control_pb2.Inject(epoch=epoch, final=final, switch=switch)
             return control_pb2.ToWorker(generation=generation, inject=inject)
         case messages.Commit(generation, epoch):
             commit = control_pb2.Commit(epoch=epoch)
@@ -160,19 +188,40 @@ def to_worker_message(message: messages.ToWorker) -> control_pb2.ToWorker:
         case messages.Recover():
             recover = control_pb2.Recover(
                 epoch=message.epoch,
-                members=[
-                    control_pb2.Member(worker=worker, address=address)
-                    for worker, address in message.addresses.items()
-                ],
+                members=_members(message.addresses),
                 assignment=assignment_message(message.assignment),
                 places=message.places,
-                partitions=[
-                    control_pb2.Partitions(source=source, points=points)
-                    for source, points in message.partitions.items()
-                ],
+                partitions=_partitions(message.partitions),
                 part=part_message(message.part) if message.part else None,
+                switched=message.switched,
             )
             return control_pb2.ToWorker(generation=message.generation, recover=recover)
+        case messages.Enlist():
+            enlist = control_pb2.Enlist(
+                attempt=message.attempt,
+                epoch=message.epoch,
+                members=_members(message.addresses),
+                old=assignment_message(message.old),
+                new=assignment_message(message.new),
+                places=message.places,
+                partitions=_partitions(message.partitions),
+                sinks=[json.dumps(mark) for mark in message.sinks],
+            )
+            return control_pb2.ToWorker(generation=message.generation, enlist=enlist)
+        case messages.Copy(generation, attempt):
+            copy = control_pb2.Copy(attempt=attempt)
+            return control_pb2.ToWorker(generation=generation, copy=copy)
+        case messages.Abort(generation, attempt):
+            abort = control_pb2.Abort(attempt=attempt)
+            return control_pb2.ToWorker(generation=generation, abort=abort)
+
+
+def _members(addresses: Mapping[int, str]) -> list[control_pb2.Member]:
+    return [control_pb2.Member(worker=w, address=address) for w, address in addresses.items()]
+
+
+def _partitions(partitions: Mapping[str, Mapping[str, int]]) -> list[control_pb2.Partitions]:
+    return [control_pb2.Partitions(source=s, points=points) for s, points in partitions.items()]
 
 
 def to_worker(message: control_pb2.ToWorker) -> messages.ToWorker:
@@ -188,7 +237,8 @@ def to_worker(message: control_pb2.ToWorker) -> messages.ToWorker:
         case "resume":
             return messages.Resume(generation)
         case "inject":
-            return messages.Inject(generation, message.inject.epoch, message.inject.final)
+            inject = message.inject
+            return messages.Inject(generation, inject.epoch, inject.final, inject.switch)
         case "commit":
             return messages.Commit(generation, message.commit.epoch)
         case "recover":
@@ -201,7 +251,25 @@ def to_worker(message: control_pb2.ToWorker) -> messages.ToWorker:
                 dict(recover.places),
                 {each.source: dict(each.points) for each in recover.partitions},
                 part_from(recover.part) if recover.HasField("part") else None,
+                recover.switched,
             )
+        case "enlist":
+            enlist = message.enlist
+            return messages.Enlist(
+                generation,
+                enlist.attempt,
+                enlist.epoch,
+                assignment_from(enlist.old),
+                assignment_from(enlist.new),
+                {member.worker: member.address for member in enlist.members},
+                dict(enlist.places),
+                {each.source: dict(each.points) for each in enlist.partitions},
+                tuple(json.loads(mark) for mark in enlist.sinks),
+            )
+        case "copy":
+            return messages.Copy(generation, message.copy.attempt)
+        case "abort":
+            return messages.Abort(generation, message.abort.attempt)
     raise ValueError("the coordinator says what this version of Wallaroo does not know")
 
 
@@ -217,6 +285,10 @@ def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
         "epoch_seconds": round(status.epoch_seconds, 4),
         "recoveries": status.recoveries,
         "members": sorted(status.members),
+        "joiners": sorted(status.joiners),
+        "leaving": sorted(status.leaving),
+        "rescale": json.loads(status.rescale) if status.rescale else None,
+        "rescales": [json.loads(each) for each in status.history],
         "version": assignment.version,
         "assignment": [
             {"start": piece.start, "end": piece.end or INTERVAL, "worker": piece.worker}

@@ -4,31 +4,35 @@ It ties the dataflow, the state and the connectors to the protocol. What differs
 and a simulation (connections, threads, time, the disk) is handed in as a `Host`.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from xxhash import xxh3_64_hexdigest
 
-from wallaroo.api.connectors import SinkConfig, SourceReader
+from wallaroo.api.connectors import SinkConfig, SinkWriter, SourceReader
 from wallaroo.connectors.file_sink import FileSinkConfig
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.engine import SLICE, Counters, Engine
-from wallaroo.dataflow.exchange import Outbox
 from wallaroo.dataflow.failures import refused
 from wallaroo.dataflow.graph import Graph
 from wallaroo.disk import Disk
 from wallaroo.errors import DataflowError, Failure, InputError, to_be_mended
 from wallaroo.partitioning import Assignment
 from wallaroo.protocol.manifest import DeltaMark, Part
+from wallaroo.protocol.manifest import Staging as StagingMark
 from wallaroo.protocol.member import (
     Abandon,
+    Donate,
     Durable,
     End,
     Event,
+    GetReady,
     GiveUp,
+    GiveUpAttempt,
     GoBack,
+    IsEnlisted,
     Member,
     Publish,
     PutBarrier,
@@ -40,11 +44,13 @@ from wallaroo.protocol.member import (
     StreamBroke,
     Told,
 )
-from wallaroo.protocol.messages import FromWorker, Recover, Register, ToWorker
+from wallaroo.protocol.messages import Enlist, FromWorker, Recover, Register, ToWorker
+from wallaroo.runtime.attempt import Attempt, Bases, Incoming, Outgoing, owned, remote
 from wallaroo.runtime.identity import identify, keep
-from wallaroo.state.base import Base
 from wallaroo.state.codec import Codec
 from wallaroo.state.entries import StateDamaged, StateRefused
+from wallaroo.state.settlement import Tenure
+from wallaroo.state.staging import Staging
 from wallaroo.state.store import Store
 
 T = TypeVar("T")
@@ -55,6 +61,12 @@ _OVER = "entries to be written to disk: there are far more than --state-cache al
 #: Seconds of each slice that the base may take while there are events: a fifth. Encoding takes
 #: half: what is touched again before it is encoded costs more.
 _UPKEEP = SLICE / 4
+
+
+#: Seconds of each slice that copying for a rescale may take.
+_COPYING = SLICE / 4
+#: Seconds before it is looked again whether the limit of its rate allows more.
+_LIMITED = 0.01
 
 
 class Task(Protocol):
@@ -70,8 +82,8 @@ class Host(Protocol):
     def tell(self, message: FromWorker) -> None:
         """Say something to the coordinator; lost if the connection is."""
 
-    def wake(self) -> None:
-        """Call `Node.run` soon."""
+    def wake(self, after: float = 0.0) -> None:
+        """Call `Node.run` soon, or after so many seconds."""
 
     def submit(
         self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
@@ -84,16 +96,25 @@ class Host(Protocol):
     def open_streams(
         self,
         generation: int,
-        engine: Engine,
+        attempt: int,
+        outgoing: Sequence[Outgoing],
+        incoming: Mapping[tuple[int, int], Incoming],
         addresses: Mapping[int, str],
         opened: Callable[[], None],
     ) -> None:
-        """Connect the engine's outboxes and inboxes to the other workers'; then call `opened`."""
+        """Open streams to other workers, and let them open theirs; then call `opened`.
 
-    def close_streams(self) -> None:
-        """Drop them, with what is on its way."""
+        attempt: to rescale, that they belong to; 0 for those of the generation, which replace all
+        that there are. incoming: by channel and sender.
+        """
 
-    def wake_sender(self, outbox: Outbox) -> None:
+    def close_streams(self, attempt: int | None = None) -> None:
+        """Drop them, with what is on its way; all, or those of an attempt."""
+
+    def drop_streams(self, workers: Collection[int]) -> None:
+        """Let go of the streams to and from workers that need them no more."""
+
+    def wake_sender(self, outbox: Outgoing) -> None:
         """An outbox has something to send."""
 
     def fail(self, failure: Failure) -> None:
@@ -174,7 +195,7 @@ def sink_folder(identity: str) -> str:
 class Node:
     """Worker `settings.worker` of an application.
 
-    disk: where its folder is. base: the state's last tier, in that folder.
+    disk: where its folder is. bases: the databases in that folder.
     new_id: the identity that its folder gets if it has none.
     Raises `InputError` if the folder can't be used.
     """
@@ -185,7 +206,7 @@ class Node:
         settings: Settings,
         host: Host,
         disk: Disk,
-        base: Callable[[Path], Base],
+        bases: Bases,
         codec: Codec,
         clock: Callable[[], float],
         new_id: str,
@@ -200,7 +221,7 @@ class Node:
         self._clock = clock
         folder = settings.folder
         self._identity = identify(disk, folder, graph.application.name, settings.worker, new_id)
-        self._base = base
+        self._bases = bases
         self._store: Store | None = None
         self._running = False
         self._told_ended = False
@@ -211,12 +232,20 @@ class Node:
         #: Background work that must be over before the past is made the present.
         self._jobs = 0
         self._going_back: Recover | None = None
+        self._getting_ready: Enlist | None = None
         #: Readers that outlive a recovery.
         self._lasting: dict[tuple[str, str], SourceReader] = {}
         #: Marks of dead letters that are not written any more, for when they are again.
         self._left: tuple[dict[str, Any], ...] = ()
         self._services: list[_Services] = []
         self._identities: list[str] = []
+        #: The attempt to rescale that is under way; the staging that its store still reads.
+        self._attempt: Attempt | None = None
+        self._staged: Staging | None = None
+        #: The epoch at whose end this worker became a member.
+        self._joined = 0
+        #: Stagings that nobody will read, to be removed when no work in the background is left.
+        self._discarded: list[Staging] = []
 
     @property
     def store(self) -> Store | None:
@@ -231,9 +260,11 @@ class Node:
         """The coordinator says something."""
         self._handle(Told(message))
 
-    def stream_broke(self, generation: int, peer: int) -> None:
-        """A stream of a generation to or from `peer` broke."""
-        self._handle(StreamBroke(generation, peer))
+    def stream_broke(self, generation: int, attempt: int, peer: int) -> None:
+        """A stream to or from `peer` broke, of a generation, or of an attempt in it."""
+        if self._attempt is None and not (self.engine and self._owns_something):
+            return  # who has handed all over needs none any more
+        self._handle(StreamBroke(generation, peer, attempt))
 
     def run(self) -> bool:
         """Process for about a slice; whether there is more to do at once."""
@@ -252,12 +283,14 @@ class Node:
             self.host.waiting("memory", _OVER if over else "")
             more |= store.work(clock() + (_UPKEEP if store.encoded else SLICE))
             more |= over and not store.over  # sources may be read again
-        except (DataflowError, StateRefused, StateDamaged) as error:
+            more |= self._copy()
+        except (DataflowError, InputError, StateRefused, StateDamaged) as error:
             self._fail(error)
             return False
         self._maybe_write()
         self._maybe_job()
-        if engine.sources_ended and not self._told_ended:
+        self._maybe_enlisted()
+        if engine.sources_ended and not self._told_ended and self._owns_something:
             self._told_ended = True
             self._handle(SourcesEnded(self.member.generation))
         return more
@@ -282,12 +315,18 @@ class Node:
                 case Run():
                     self._running = True
                     self.host.wake()
-                case PutBarrier(epoch, final):
-                    assert self.engine
-                    self.engine.inject(Barrier(epoch, final))
-                    self.host.wake()
-                case Publish(epoch):
+                case PutBarrier(epoch, final, switch):
+                    self._inject(Barrier(epoch, final, switch))
+                case GetReady(enlist, joins):
+                    self._get_ready(enlist, joins=joins)
+                case Donate():
+                    self._donate()
+                case GiveUpAttempt():
+                    self._give_up_attempt()
+                case Publish(epoch, switched):
                     self._publish(epoch)
+                    if switched:
+                        self._has_switched()
                 case End():
                     self.host.end()
                 case GiveUp(message):
@@ -296,6 +335,8 @@ class Node:
     def _abandon(self) -> None:
         self._running = False
         self._going_back = None
+        self._getting_ready = None
+        self._forget_attempt()
         if self.engine:
             self.engine.close(keep=list(self._lasting.values()))
             self.engine = None
@@ -310,6 +351,8 @@ class Node:
         """Begin once no work of the time before is left that could still write."""
         to = self._going_back
         if to is None:
+            if self._getting_ready and not self._jobs:
+                self._maybe_join()
             return
         why = "work in the background that must be over first" if self._jobs else ""
         self.host.waiting("recovery", why)
@@ -322,54 +365,102 @@ class Node:
             self._fail(error)
 
     def _go_back(self, to: Recover) -> None:
-        settings, generation = self.settings, to.generation
+        generation = to.generation
+        part = to.part or Part(self._identity.id)
+        if self.settings.worker not in to.assignment.workers:
+            self._open_sinks(part, to.epoch, len(to.assignment.workers))
+            self._abandon()  # what was committed is published now: nothing is left here
+            self._handle(SinksPublished(generation, to.epoch))
+            return
+        self._admit()
+        tenure = Tenure(
+            to.assignment.version,
+            owned(to.assignment, self.settings.worker),
+            to.switched,
+            part.joined,
+        )
+        self._joined = part.joined
+        store = self._open_store()
+        self._take_up_staging(store, part.staging, tenure)
+        store.recover(to.epoch, part.deltas, tenure, self._staged)
+        self._remove_stagings(keep=self._staged)
+        engine = self._make_engine(
+            store, to.assignment, to.epoch, generation, to.places, to.partitions, part
+        )
+        self._open_sources(engine, to.assignment)
+        self.host.open_streams(
+            generation,
+            0,
+            list(engine.outboxes.values()),
+            remote(engine.inboxes),
+            to.addresses,
+            lambda: self._handle(Recovered(generation)),
+        )
+
+    def _admit(self) -> None:
         if not self._identity.admitted:
             self._identity = replace(self._identity, admitted=True)
-            keep(self._disk, settings.folder, self._identity)
+            keep(self._disk, self.settings.folder, self._identity)
+
+    def _open_store(self) -> Store:
         if self._store is None:
-            self._disk.make_folder(settings.folder / "base")
+            folder = self.settings.folder
+            self._disk.make_folder(folder / "base")
             self._store = Store(
                 self._disk,
-                settings.folder / "deltas",
+                folder / "deltas",
                 self._codec,
-                self._base(settings.folder / "base"),
+                self._bases.open(folder / "base"),
                 self._clock,
-                settings.cache,
+                self.settings.cache,
             )
-        part = to.part or Part(self._identity.id)
-        self._passed, self._written, self._held = 0, None, to.epoch
-        self._told_ended = False
-        self._store.recover(to.epoch, part.deltas)
-        workers = len(to.assignment.workers)
+        return self._store
+
+    def _open_sinks(self, part: Part, epoch: int, workers: int) -> list[SinkWriter]:
         configs = list(self.graph.sinks)
-        if settings.dead_letters:
-            configs.append(settings.dead_letters)
-        self._identities, marks = self._marks(configs, part, to.epoch, workers)
-        writers = [
+        if self.settings.dead_letters:
+            configs.append(self.settings.dead_letters)
+        self._identities, marks = self._marks(configs, part, epoch, workers)
+        return [
             config.open(self._sink_services(identity, workers), mark)
             for config, identity, mark in zip(configs, self._identities, marks, strict=True)
         ]
-        self.engine = engine = Engine(
+
+    def _make_engine(
+        self,
+        store: Store,
+        assignment: Assignment,
+        epoch: int,
+        generation: int,
+        places: Mapping[str, int],
+        partitions: Mapping[str, Mapping[str, int]],
+        part: Part,
+        workers: int = 0,
+    ) -> Engine:
+        """The dataflow, which goes on from `epoch`; workers: if not those of the assignment."""
+        self._passed, self._written, self._held = 0, None, epoch
+        self._told_ended = False
+        writers = self._open_sinks(part, epoch, workers or len(assignment.workers))
+        self._partitions = partitions
+        self.engine = Engine(
             self.graph,
-            settings.worker,
-            to.assignment,
+            self.settings.worker,
+            assignment,
             self._codec,
-            self._store,
-            to.places,
-            to.partitions,
+            store,
+            places,
+            partitions,
             writers[: len(self.graph.sinks)],
             wake=self.host.wake_sender,
             passed=self._has_passed,
             held=lambda epoch: self._has_held(generation, epoch),
             clock=self._clock,
-            epoch=to.epoch,
+            epoch=epoch,
             counters=Counters(*part.counts),
-            dead_letters=writers[-1] if settings.dead_letters else None,
+            dead_letters=writers[-1] if self.settings.dead_letters else None,
+            gained=self._open_gained,
         )
-        self._open_sources(engine, to.assignment, to.partitions)
-        self.host.open_streams(
-            generation, engine, to.addresses, lambda: self._handle(Recovered(generation))
-        )
+        return self.engine
 
     def _marks(
         self, configs: list[SinkConfig[Any]], part: Part, epoch: int, workers: int
@@ -409,17 +500,32 @@ class Node:
     def _sink_services(self, identity: str, workers: int) -> _Services:
         return self._connector(sink_folder(identity), workers, tracked=True)
 
+    def _open_gained(self, source: str) -> None:
+        """Read what this worker has gained of a source."""
+        assert self.engine
+        assert self._attempt
+        to = self._attempt.to
+        self._open_sources(self.engine, to.new, source, already=to.old)
+
     def _open_sources(
         self,
         engine: Engine,
         assignment: Assignment,
-        partitions: Mapping[str, Mapping[str, int]],
+        only: str | None = None,
+        already: Assignment | None = None,
     ) -> None:
+        """Read the partitions that an assignment gives this worker.
+
+        only: of this source. already: but not those that this one had given it.
+        """
         for index, source in enumerate(self.graph.sources):
             config = source.config
-            for name, point in sorted(partitions[source.name].items()):
-                owner = 0 if config.listens else assignment.owner(point)
-                if owner != self.settings.worker:
+            for name in sorted(self._partitions[source.name]):
+                if only not in (None, source.name) or not engine.reads(
+                    source.name, name, assignment
+                ):
+                    continue
+                if already and engine.reads(source.name, name, already):
                     continue
                 position, ended = engine.stored_position(source.name, name)
                 if ended:
@@ -475,16 +581,24 @@ class Node:
         written = self._written
         if written is None or self._held != written.epoch or not self.engine or not self._store:
             return
+        attempt = self._attempt
+        switches = attempt is not None and attempt.switch == written.epoch
+        if attempt and switches and attempt.staging and not attempt.staging.durable:
+            return  # ruling 21
         self._written = None
         cut = self.engine.cut
+        staging = self._store.staging
         part = Part(
             self._identity.id,
             self._store.deltas,
             self._named_marks(self.engine.marks),
             self.engine.ended_partitions,
             (cut.read, cut.received, cut.written, cut.dead),
+            self._joined,
+            staging.mark if staging else None,
         )
-        self._handle(Durable(self.member.generation, written.epoch, part))
+        held = self.engine.held_back if switches else 0.0
+        self._handle(Durable(self.member.generation, written.epoch, part, held))
 
     def _publish(self, epoch: int) -> None:
         generation = self.member.generation
@@ -501,7 +615,221 @@ class Node:
         assert store
         job = store.take_job()
         if job is not None:
-            self.submit(job, store.job_done, self._fail)
+            self.submit(job, self._job_done, self._fail)
+
+    def _job_done(self, result: Any) -> None:
+        store = self._store
+        assert store
+        store.job_done(result)
+        if self._staged and store.staging is None:  # the base has it
+            self._discarded.append(self._staged)
+            self._staged = None
+
+    # Rescales
+
+    @property
+    def _owns_something(self) -> bool:
+        assert self.engine
+        return self.settings.worker in self.engine.assignment.workers
+
+    def _get_ready(self, to: Enlist, *, joins: bool) -> None:
+        """Take part in an attempt: open streams to all others."""
+        self._forget_attempt()
+        if joins:
+            self._getting_ready = to
+            self._maybe_go_back()
+        else:
+            self._attempt = Attempt(to, self.settings.worker, joins=False)
+            self.host.wake()
+
+    def _maybe_join(self) -> None:
+        """Begin from nothing: what an earlier membership has left is of no use any more."""
+        to, self._getting_ready = self._getting_ready, None
+        assert to
+        try:
+            if self._store:
+                self._store.close()
+                self._store = None
+            if self._staged:
+                self._staged.close()
+                self._staged = None
+            self._wipe()
+            self._admit()
+            store = self._open_store()
+            tenure = Tenure(to.old.version, (), 0, to.epoch + 1)
+            store.recover(to.epoch, (), tenure)
+            part = Part(self._identity.id, sinks=to.sinks)
+            self._make_engine(
+                store,
+                to.old,
+                to.epoch,
+                to.generation,
+                to.places,
+                to.partitions,
+                part,
+                max(to.new.workers) + 1,
+            )
+        except (InputError, DataflowError, StateDamaged, OSError) as error:
+            self._fail(error)
+            return
+        self._attempt = Attempt(to, self.settings.worker, joins=True)
+        self._running = True
+        self.host.wake()
+
+    def _wipe(self) -> None:
+        """Remove what this folder holds of an earlier membership."""
+        folder = self.settings.folder
+        self._bases.remove(folder / "base")
+        self._remove_stagings(None)
+        for name in self._disk.names(folder / "deltas"):
+            self._disk.remove(folder / "deltas" / name)
+        for name in self._disk.names(folder):
+            if name.startswith("sink-"):
+                for file in self._disk.names(folder / name):
+                    self._disk.remove(folder / name / file)
+
+    def _maybe_enlisted(self) -> None:
+        """Open the streams of an attempt once the last rescale is settled here."""
+        attempt, engine, store = self._attempt, self.engine, self._store
+        if attempt is None or attempt.ready or not engine or not store:
+            return
+        if not store.settled:
+            return
+        outgoing, incoming = attempt.open(
+            engine,
+            store,
+            lambda mark: self._bases.open(self._staging_folder(mark)),
+            self._clock,
+            self.host.wake_sender,
+            self._has_come,
+        )
+        to = attempt.to
+        event = IsEnlisted(to.generation, to.attempt)
+        self.host.open_streams(
+            to.generation, to.attempt, outgoing, incoming, to.addresses, lambda: self._handle(event)
+        )
+
+    def _staging_folder(self, mark: StagingMark) -> Path:
+        return self.settings.folder / f"staging-{mark.id}"
+
+    def _donate(self) -> None:
+        attempt = self._attempt
+        if attempt and attempt.donor:
+            attempt.donor.allowed = True
+        self.host.wake()
+
+    def _copy(self) -> bool:
+        """What is to be done for a rescale now; whether there may be more at once."""
+        attempt = self._attempt
+        if attempt is None:
+            return False
+        more = False
+        if attempt.donor:
+            more = attempt.donor.work(self._clock() + _COPYING)
+            if attempt.donor.limited:
+                self.host.wake(_LIMITED)
+        work = attempt.take_job()
+        if work is not None:
+            job, done = work
+
+            def then(result: Any) -> None:
+                done(result)
+                if self._attempt is attempt:
+                    self._maybe_durable()
+
+            self.submit(job, then, self._fail)
+        return more
+
+    def _has_come(self, donor: int, data: bytes) -> None:
+        """A parcel of a donor has come."""
+        attempt = self._attempt
+        if attempt is None or self.engine is None:
+            return
+        try:
+            said = attempt.take(donor, data, self.engine)
+        except (StateDamaged, DataflowError, InputError) as error:
+            self._fail(error)
+            return
+        if said is not None:
+            self._handle(said)
+        self.host.wake()
+
+    def _inject(self, barrier: Barrier) -> None:
+        engine, store, attempt = self.engine, self._store, self._attempt
+        assert engine
+        if barrier.switch:
+            assert attempt
+            assert store
+            attempt.inject(barrier.epoch, engine, store)
+            self._staged = attempt.staging
+            if attempt.joins:
+                self._joined = barrier.epoch
+        engine.inject(barrier)
+        self.host.wake()
+
+    def _has_switched(self) -> None:
+        """The switch is committed."""
+        attempt, engine, store = self._attempt, self.engine, self._store
+        assert attempt
+        assert engine
+        assert store
+        self._attempt = None
+        attempt.close()
+        engine.switch_done()
+        if attempt.leaves:
+            return  # its last words are that its sinks have published
+        store.switched(attempt.tenure(self._joined))
+        engine.dismiss(attempt.leavers)
+        self.host.drop_streams(attempt.leavers)
+        for source, partition in list(self._lasting):
+            if not engine.reads(source, partition, attempt.to.new):
+                del self._lasting[source, partition]
+        self._told_ended = False
+
+    def _give_up_attempt(self) -> None:
+        """Nothing comes of it: what is in force stays."""
+        attempt = self._attempt
+        self._forget_attempt()
+        if attempt and attempt.ready and self.engine:
+            self.engine.give_up_switch(attempt.joiners)
+            self.host.close_streams(attempt.to.attempt)
+
+    def _forget_attempt(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        attempt.close()
+        if attempt.staging and attempt.staging is not self._staged:
+            self._discarded.append(attempt.staging)
+            self._drop_discarded()
+
+    def _drop_discarded(self) -> None:
+        """Remove what nobody will read, unless it may still be written."""
+        if self._discarded and not self._jobs:
+            discarded, self._discarded = self._discarded, []
+
+            def remove() -> None:
+                for staging in discarded:
+                    staging.close()
+                    self._bases.remove(self._staging_folder(staging.mark))
+
+            self.submit(remove, lambda _: None, self._fail)
+
+    def _take_up_staging(self, store: Store, mark: StagingMark | None, tenure: Tenure) -> None:
+        """Go on with the staging that the manifest names, and no other."""
+        if self._staged and (mark is None or self._staged.mark != mark):
+            self._staged.close()
+            self._staged = None
+        if mark and not self._staged and not store.has_settled(tenure.version):
+            self._staged = Staging(mark, self._bases.open(self._staging_folder(mark)))
+
+    def _remove_stagings(self, keep: Staging | None) -> None:
+        """Remove those of attempts that came to nothing, or are part of the base."""
+        folder = self.settings.folder
+        kept = self._staging_folder(keep.mark).name if keep else ""
+        for name in self._bases.names(folder):
+            if name.startswith("staging-") and name != kept:
+                self._bases.remove(folder / name)
 
     def submit(
         self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
@@ -513,6 +841,7 @@ class Node:
                 self._jobs -= 1
                 call(result)
                 self.host.wake()
+                self._drop_discarded()
                 self._maybe_go_back()
 
             return then

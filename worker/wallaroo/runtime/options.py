@@ -8,14 +8,14 @@ from pathlib import Path
 class Options:
     """Of a run, the same for all its workers.
 
-    workers: how many there are when the application begins.
+    workers: how many are asked for; None for as many as there were, one at the beginning.
     interval: seconds between checkpoints; 0 for none but the last.
     cache: entries of state that may be in a worker's memory; None for all.
     dead_letters: where to write events for which a user's function raises; None to stop instead.
     patience: seconds of silence after which a worker counts as lost.
     """
 
-    workers: int
+    workers: int | None
     interval: float
     cache: int | None
     dead_letters: Path | None
@@ -23,7 +23,9 @@ class Options:
 
     def flags(self) -> list[str]:
         """As `wallaroo worker` takes them."""
-        flags = ["--workers", str(self.workers), "--checkpoint-interval", f"{self.interval}s"]
+        flags = ["--checkpoint-interval", f"{self.interval}s"]
+        if self.workers is not None:
+            flags += ["--workers", str(self.workers)]
         flags += ["--heartbeat-timeout", f"{self.patience}s"]
         if self.cache is not None:
             flags += ["--state-cache", str(self.cache)]

@@ -1,7 +1,9 @@
 """The local runner: starts the workers of an application as processes, and watches them.
 
-It does what a StatefulSet and a person with kubectl do in a cluster: a worker that dies is started
-again, one that hangs is killed first. Workers end when it ends, however it ends.
+It does what a StatefulSet and an operator do in a cluster: a worker that dies is started again, one
+that hangs is killed first; where another number of workers is asked for than there are members, it
+starts those that are to join and asks the coordinator for a rescale, until it has come about
+(wallaroo.runtime.scaler). Workers end when it ends, however it ends.
 """
 
 import contextlib
@@ -28,6 +30,7 @@ from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory, Sockets, worker_socket
 from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.options import Options
+from wallaroo.runtime.scaler import Scaler
 from wallaroo.runtime.worker import FAILED
 
 #: Seconds between looks at the processes, and between questions to the coordinator.
@@ -89,7 +92,7 @@ class _Process:
     ended: bool = False
     #: How often it has died since the last checkpoint.
     deaths: int = 0
-    #: When it was last seen to be a member, or excused; 0 if it can't be one yet.
+    #: When it was last seen to be there, or excused; 0 if it can't be yet.
     seen: float = 0.0
 
 
@@ -105,6 +108,7 @@ class Runner:
         self._options = options
         self._directory = directory
         self._processes: list[_Process] = []
+        self._scaler = Scaler(directory)
         self._signals = 0
         self._stop_told = False
         self._epoch = 0
@@ -128,8 +132,9 @@ class Runner:
         outcome: dict[str, Any] = {"ended": "killed", "error": None}
         try:
             try:
+                self._scaler.begin(members, self._options.workers)
                 self._directory.write_control(sockets.coordinator)
-                for worker in members:
+                for worker in sorted(self._scaler.needed):
                     self._processes.append(
                         _Process(worker, self._spawn(worker, lock, sockets.path))
                     )
@@ -171,9 +176,10 @@ class Runner:
         if manifest is None or manifest.epoch == 0:
             if manifest is not None:
                 self._directory.forget_state()  # nothing had been committed
-            return list(range(self._options.workers))
+            return list(range(self._options.workers or 1))
         view.tell(self._resuming(manifest))
         self._epoch = manifest.epoch
+        self._scaler.needed = {*manifest.members, *manifest.leaving}
         return list(manifest.members)
 
     def _resuming(self, manifest: Manifest) -> str:
@@ -183,10 +189,10 @@ class Runner:
         else:
             text = f"going on from the checkpoint of epoch {manifest.epoch}"
         workers = len(manifest.members)
-        if workers != self._options.workers:
+        if self._options.workers not in (None, workers) and not manifest.complete:
             text += (
-                f", with its {workers} worker{'s' * (workers > 1)}, not {self._options.workers}: "
-                "the number can't be changed yet"
+                f", with its {workers} worker{'s' * (workers > 1)}; then it is rescaled to "
+                f"{self._options.workers}"
             )
         return text
 
@@ -223,19 +229,22 @@ class Runner:
                 over = now
             elif now - over > _PATIENCE:
                 return  # what is left succeeds workers that died when all was done
-            for each in self._processes:
+            for each in list(self._processes):
                 self._look_after(each, now, view, client, spawn)
             if self._signals > 1:
                 raise Interrupted
             # It shows that it runs as soon as it does.
-            if now - asked > (_ASK if self._generation else _ASK_FIRST) or (
+            soon = not self._generation or self._scaler.busy
+            if now - asked > (_ASK_FIRST if soon else _ASK) or (
                 self._signals and not self._stop_told
             ):
                 asked = now
-                self._ask(client, view)
+                self._ask(client, view, spawn)
             time.sleep(_LOOK)
 
-    def _ask(self, client: Client, view: View) -> None:
+    def _ask(
+        self, client: Client, view: View, spawn: Callable[[int], subprocess.Popen[bytes]]
+    ) -> None:
         try:
             status = client.status()
             self._stop_told = bool(self._signals)
@@ -254,7 +263,37 @@ class Runner:
             if self._generation:
                 view.tell(f"going on from the checkpoint of epoch {status['epoch']}")
             self._generation = generation
+        self._scale(status, client, view, spawn)
         view.update(status)
+
+    def _scale(
+        self,
+        status: dict[str, Any],
+        client: Client,
+        view: View,
+        spawn: Callable[[int], subprocess.Popen[bytes]],
+    ) -> None:
+        """Bring about as many workers as are asked for."""
+        running = {each.worker for each in self._processes}
+        scaler = self._scaler
+        scaler.look(status, client, view.tell)
+        for worker in sorted(scaler.needed - running):
+            try:
+                self._processes.append(_Process(worker, spawn(worker)))
+            except OSError as error:
+                scaler.failed(f"worker {worker} can't be started: {error}", view.tell)
+        for each in list(self._processes):
+            if each.worker in scaler.needed:
+                continue
+            process = each.process
+            if process is not None and process.poll() is None:
+                if each.worker in scaler.unwanted:
+                    process.terminate()  # it has not joined, and is not to any more
+                continue
+            self._processes.remove(each)
+        for worker in scaler.gone - {each.worker for each in self._processes}:
+            with contextlib.suppress(OSError):
+                self._directory.remove_worker(worker)
 
     def _kill_silent(self, status: dict[str, Any], view: View) -> None:
         """End workers whose process is there, but which take part no more.
@@ -315,6 +354,9 @@ class Runner:
         if code is None or each.ended:
             return
         log = self._directory.log(each.worker)
+        if each.worker not in self._scaler.members:
+            self._has_left(each, code, view)
+            return
         if code == FAILED:
             raise Stopped(self._why(each.worker), log)
         try:
@@ -342,6 +384,17 @@ class Runner:
             for other in self._processes[1:]:
                 if other.ended:
                     other.process, other.ended, other.restart_at = None, False, now + delay
+
+    def _has_left(self, each: _Process, code: int, view: View) -> None:
+        """The process of a worker that is no member has ended."""
+        self._processes.remove(each)
+        if each.worker in self._scaler.unwanted or code == 0:
+            return
+        if code == FAILED:
+            why = self._why(each.worker).message
+        else:
+            why = f"worker {each.worker} ended with code {code} before it had joined"
+        self._scaler.failed(why, view.tell)
 
     def _forgive(self) -> None:
         """After a checkpoint, deaths count anew."""

@@ -10,12 +10,13 @@ import ctypes
 import gc
 import os
 import queue
+import shutil
 import signal
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ import grpc.aio
 import structlog
 
 from wallaroo.connectors.file_sink import FileSinkConfig
-from wallaroo.dataflow.engine import Counters, Engine
+from wallaroo.dataflow.engine import Counters
 from wallaroo.dataflow.exchange import Outbox
 from wallaroo.disk import RealDisk
 from wallaroo.errors import DataflowError, Failure, InputError, to_be_mended
@@ -35,6 +36,7 @@ from wallaroo.protocol import coordinator as protocol
 from wallaroo.protocol.manifest import Manifest
 from wallaroo.protocol.messages import Failed, FromWorker, Halt, Published, Ready
 from wallaroo.runtime.application import Program
+from wallaroo.runtime.attempt import Incoming, Outgoing
 from wallaroo.runtime.coordinator import CONTROL_OPTIONS, HEARTBEAT, CoordinatorService
 from wallaroo.runtime.directory import (
     Directory,
@@ -48,7 +50,7 @@ from wallaroo.runtime.messages import from_worker_message, status_dict, to_worke
 from wallaroo.runtime.node import Node, Settings
 from wallaroo.runtime.options import Options
 from wallaroo.state.allowlist import AllowList
-from wallaroo.state.base import RocksBase
+from wallaroo.state.base import Base, RocksBase
 from wallaroo.state.codec import Codec, CodecError
 from wallaroo.state.native import AVAILABLE
 from wallaroo.v1 import control_pb2 as pb
@@ -66,6 +68,10 @@ _COLLECT, _IDLE = 60.0, 1.0
 _GROWTH = 1_000_000
 #: Seconds between reports to the coordinator.
 _REPORT = 0.25
+#: Turns of the event loop between two slices of the dataflow.
+_TURNS = 4
+#: Seconds for streams to close at the end; the process ends in any case.
+_CLOSING = 1.0
 
 _log = structlog.get_logger("wallaroo.worker")
 
@@ -117,7 +123,9 @@ class Worker:
         )
         self._control: _Control | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._streams: _Streams | None = None
+        self._streams: list[_Streams] = []
+        #: It will be woken in a while.
+        self._alarm = False
         self._waiting: dict[str, str] = {}
         self._failure: Failure | None = None
         self._finishing = False
@@ -145,8 +153,7 @@ class Worker:
             ),
             self,
             RealDisk(),
-            # The database's own threads step back, too, if they are made by one that does.
-            lambda path: self._threads.submit(RocksBase, path).result(),
+            _Bases(self._threads),
             Codec(AllowList([self.program.path.parent])),
             time.perf_counter,
             uuid.uuid4().hex,
@@ -160,10 +167,10 @@ class Worker:
         self.spawn(self._drive())
         await self._done.wait()
         self._finishing = True
-        for task in list(self._tasks):
+        closing = [*self._tasks, asyncio.ensure_future(server.stop(None))]
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await server.stop(None)
+        await asyncio.wait(closing, timeout=_CLOSING)
         if service:
             status = status_dict(service.status())
             _leave_word(lambda place: place.write_status(status), self._directory, self._sockets)
@@ -185,7 +192,7 @@ class Worker:
         manifests = Manifests(RealDisk(), self._folder / "manifests")
         manifest = manifests.last()
         if manifest is None:
-            assignment = Assignment.first(self._options.workers)
+            assignment = Assignment.first(self._options.workers or 1)
             manifest = Manifest(self.program.name, 0, 0, assignment, {}, {})
         found = {source.name: source.config.partitions() for source in graph.sources}
         try:
@@ -253,8 +260,16 @@ class Worker:
 
     # What connectors and the state need
 
-    def wake(self) -> None:
-        """Run the dataflow."""
+    def wake(self, after: float = 0.0) -> None:
+        """Run the dataflow, now or after so many seconds."""
+        if not after:
+            self._work.set()
+        elif not self._alarm:
+            self._alarm = True
+            self._loop.call_later(after, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = False
         self._work.set()
 
     def submit(
@@ -346,32 +361,41 @@ class Worker:
     def open_streams(
         self,
         generation: int,
-        engine: Engine,
+        attempt: int,
+        outgoing: Sequence[Outgoing],
+        incoming: Mapping[tuple[int, int], Incoming],
         addresses: Mapping[int, str],
         opened: Callable[[], None],
     ) -> None:
         """Connect to the other workers, and let them connect; then call `opened`."""
-        self._receiver.expect(generation, engine.inboxes)
-        self._streams = _Streams(self, generation, engine, addresses, opened)
+        self._receiver.expect(generation, attempt, incoming)
+        self._streams.append(_Streams(self, generation, attempt, outgoing, addresses, opened))
 
-    def close_streams(self) -> None:
-        """Drop them, with what is on its way."""
-        self._receiver.close()
-        if self._streams:
-            self._streams.close()
-            self._streams = None
+    def close_streams(self, attempt: int | None = None) -> None:
+        """Drop them, with what is on its way; all, or those of an attempt."""
+        self._receiver.close(attempt)
+        for streams in list(self._streams):
+            if attempt in (None, streams.attempt):
+                streams.close()
+                self._streams.remove(streams)
 
-    def wake_sender(self, outbox: Outbox) -> None:
+    def drop_streams(self, workers: Collection[int]) -> None:
+        """Let go of the streams to and from workers that need them no more."""
+        self._receiver.drop(workers)
+        for streams in self._streams:
+            streams.drop(workers)
+
+    def wake_sender(self, outbox: Outgoing) -> None:
         """An outbox has something to send."""
-        if self._streams:
-            self._streams.wake(outbox)
+        for streams in self._streams:
+            streams.wake(outbox)
 
     def _lost(self, generation: int, error: Lost) -> None:
         if self._finishing or generation != self.node.member.generation:
             return
         if self.node.engine is not None:  # else it has been abandoned
             _log.warning("a stream broke", peer=error.worker, why=str(error))
-            self.node.stream_broke(generation, error.worker)
+            self.node.stream_broke(generation, error.attempt, error.worker)
 
     # The dataflow
 
@@ -380,7 +404,10 @@ class Worker:
         while True:
             self._work.clear()
             if self.node.run():
-                await asyncio.sleep(0)
+                # gRPC needs several turns of the loop for a frame: with one turn a slice, frames
+                # would pile up in front of a barrier while this worker is busy.
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
             elif not self._garbage.due:
                 await self._work.wait()
             else:
@@ -454,29 +481,50 @@ class _Garbage:
         self._blocks = sys.getallocatedblocks()
 
 
+class _Bases:
+    """Databases of this machine. threads: one that steps back, so that a database's own do, too."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+
+    def open(self, path: Path) -> Base:
+        return self._threads.submit(RocksBase, path).result()
+
+    def remove(self, path: Path) -> None:
+        if path.is_dir():
+            shutil.rmtree(path)
+            RealDisk().sync_folder(path.parent)
+
+    def names(self, folder: Path) -> list[str]:
+        return sorted(each.name for each in folder.iterdir() if each.is_dir())
+
+
 class _Streams:
-    """The streams of one generation to all other workers."""
+    """Streams to other workers that were opened together."""
 
     def __init__(
         self,
         worker: Worker,
         generation: int,
-        engine: Engine,
+        attempt: int,
+        outgoing: Sequence[Outgoing],
         addresses: Mapping[int, str],
         opened: Callable[[], None],
     ) -> None:
         self._worker = worker
         self._generation = generation
-        self._engine = engine
+        self.attempt = attempt
         self._senders = {
             id(outbox): Sender(
-                outbox, worker.worker, generation, addresses[outbox.receiver], worker.wake
+                outbox, worker.worker, generation, attempt, addresses[outbox.receiver], worker.wake
             )
-            for outbox in engine.outboxes.values()
+            for outbox in outgoing
         }
-        self._tasks = [worker.spawn(self._open(opened))]
+        #: By outbox, what sends it.
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._opening = worker.spawn(self._open(opened))
 
-    def wake(self, outbox: Outbox) -> None:
+    def wake(self, outbox: Outgoing) -> None:
         sender = self._senders.get(id(outbox))
         if sender:
             sender.wake()
@@ -487,24 +535,42 @@ class _Streams:
         except Lost as error:
             self._worker._lost(self._generation, error)
             return
-        for outbox in self._engine.outboxes.values():
-            self._tasks.append(self._worker.spawn(self._send(outbox, self._senders[id(outbox)])))
+        for key, sender in self._senders.items():
+            self._tasks[key] = self._worker.spawn(self._send(sender))
         opened()
 
-    async def _send(self, outbox: Outbox, sender: Sender) -> None:
+    async def _send(self, sender: Sender) -> None:
         try:
             await sender.run()
+            key = id(sender.outbox)
+            if self._senders.pop(key, None):
+                self._tasks.pop(key)
+                await sender.close()
         except CodecError as error:
-            raise self._engine.unencodable(outbox, error) from error
+            engine, outbox = self._worker.node.engine, sender.outbox
+            assert engine
+            assert isinstance(outbox, Outbox)
+            raise engine.unencodable(outbox, error) from error
         except Lost as error:
             self._worker._lost(self._generation, error)
 
+    def drop(self, workers: Collection[int]) -> None:
+        """Cut those to some workers."""
+        for key, sender in list(self._senders.items()):
+            if sender.outbox.receiver in workers:
+                self._cut(key)
+
     def close(self) -> None:
         """Cut them."""
-        for task in self._tasks:
+        self._opening.cancel()
+        for key in list(self._senders):
+            self._cut(key)
+
+    def _cut(self, key: int) -> None:
+        task = self._tasks.pop(key, None)
+        if task:
             task.cancel()
-        for sender in self._senders.values():
-            self._worker.spawn(sender.close())
+        self._worker.spawn(self._senders.pop(key).close())
 
 
 class _Control:

@@ -1135,6 +1135,82 @@ table_evict(Table *self, PyObject *arguments)
     return Py_BuildValue("nn", kept, dropped);
 }
 
+PyDoc_STRVAR(keys_doc,
+"keys(start, limit) -> (keys, next)\n\n"
+"The keys of up to `limit` entries, from the place `start` on; next is -1 at the end. An entry that\n"
+"is there all the while is met once.");
+
+static PyObject *
+table_keys(Table *self, PyObject *arguments)
+{
+    Py_ssize_t start, limit;
+    if (!PyArg_ParseTuple(arguments, "nn:keys", &start, &limit)) {
+        return NULL;
+    }
+    PyObject *found = PyList_New(0);
+    if (found == NULL) {
+        return NULL;
+    }
+    size_t at = start < 0 ? self->used : (size_t)start;
+    for (; at < self->used && PyList_GET_SIZE(found) < limit; at++) {
+        if (self->entries[at].key && PyList_Append(found, self->entries[at].key) < 0) {
+            Py_DECREF(found);
+            return NULL;
+        }
+    }
+    return Py_BuildValue("Nn", found, at < self->used ? (Py_ssize_t)at : (Py_ssize_t)-1);
+}
+
+PyDoc_STRVAR(forget_doc,
+"forget(keys) -> int\n\n"
+"Drop entries, but for those touched in this epoch or still to be encoded; how many.");
+
+static PyObject *
+table_forget(Table *self, PyObject *keys)
+{
+    if (!PyList_CheckExact(keys)) {
+        PyErr_SetString(PyExc_TypeError, "the keys are a list");
+        return NULL;
+    }
+    uint32_t least = self->now - (self->encoding != 0);
+    PyObject *gone = PyList_New(0);
+    if (gone == NULL) {
+        return NULL;
+    }
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(keys); i++) {
+        PyObject *key = PyList_GET_ITEM(keys, i);
+        Py_hash_t hash = is_exact(key) ? PyObject_Hash(key) : -1;
+        if (hash == -1) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_TypeError, "a key is a str or bytes");
+            }
+            Py_DECREF(gone);
+            return NULL;
+        }
+        size_t at = find_slot(self, key, hash);
+        if (self->slots[at] == 0) {
+            continue;
+        }
+        Entry *entry = &self->entries[(uint32_t)self->slots[at] - 1];
+        if (!(entry->flags & STORED) && entry->epoch >= least) {
+            continue;
+        }
+        if (PyList_Append(gone, entry->state) < 0) {
+            Py_DECREF(gone);
+            return NULL;
+        }
+        PyObject *mine, *state;
+        free_slot(self, at);
+        vacate(self, entry, &mine, &state);
+        Py_DECREF(mine);
+        Py_DECREF(state); /* `gone` has one: no code runs here */
+        count++;
+    }
+    Py_DECREF(gone);
+    return PyLong_FromSsize_t(count);
+}
+
 PyDoc_STRVAR(items_doc,
 "items() -> list of (key, state, form)\n\n"
 "All entries; the form is None, or that by which a stored one is to be made an object.");
@@ -1299,9 +1375,11 @@ static PyMethodDef table_methods[] = {
     {"drop", (PyCFunction)table_drop, METH_O, drop_doc},
     {"encode", (PyCFunction)table_encode, METH_O, encode_doc},
     {"evict", (PyCFunction)table_evict, METH_VARARGS, evict_doc},
+    {"forget", (PyCFunction)table_forget, METH_O, forget_doc},
     {"freeze", (PyCFunction)table_freeze, METH_NOARGS, freeze_doc},
     {"get", (PyCFunction)table_get, METH_VARARGS, "The state of a key touched in this epoch."},
     {"items", (PyCFunction)table_items, METH_NOARGS, items_doc},
+    {"keys", (PyCFunction)table_keys, METH_VARARGS, keys_doc},
     {"last", (PyCFunction)table_last, METH_NOARGS,
      "The state whose first touch in this epoch was the last; None if there is none."},
     {"lay", (PyCFunction)table_lay, METH_VARARGS, lay_doc},

@@ -2,21 +2,23 @@
 
 Only committed deltas are written into it, each time as one batch that also stores which epoch it
 brings the base to, so it always holds exactly one epoch's state. An interval of points of one
-place is one contiguous range of keys.
+place is one contiguous range of keys. It also stores for which version of the assignment it has
+been settled: has what a rescale gave this worker, and nothing of what it took away.
 """
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import rocksdict
 
 from wallaroo.state.entries import StateDamaged
 
-#: Of the base itself: epoch, keys. Its key lies before those of every place.
-_STATE = struct.Struct(">QQ")
+#: Of the base itself: epoch, keys, those gained by rescales less those given away, and the version
+#: of the assignment. Its key lies before those of every place.
+_STATE = struct.Struct(">QQqQ")
 _STATE_KEY = b"\0"
 
 _MIB = 1 << 20
@@ -26,24 +28,50 @@ _PART = 2048
 
 
 class Batch(Protocol):
-    """Entries to be written at once."""
+    """Changes to be written at once."""
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add an entry."""
+
+    def clear(self, start: bytes, end: bytes) -> None:
+        """Remove the entries from `start` up to, not including, `end` that are there before it."""
+
+
+class Stamp(NamedTuple):
+    """What a base is.
+
+    epoch: of the last batch written, 0 if there is none. keys: that have been made here by then.
+    moved: keys that rescales gave, less those that they took. version: of the assignment for
+    which it is settled.
+    """
+
+    epoch: int = 0
+    keys: int = 0
+    moved: int = 0
+    version: int = 0
+
+
+class View(Protocol):
+    """A base as it was at one moment."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries from `start` up to, not including, `end`, in order. Raises `StateDamaged`."""
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 class Base(Protocol):
     """The entries of committed epochs. `write` may run in another thread than the rest.
 
-    epoch: of the last batch written, 0 if there is none. keys: as was given with that batch.
     size: bytes on disk, about.
     """
 
     @property
-    def epoch(self) -> int: ...
-
-    @property
-    def keys(self) -> int: ...
+    def stamp(self) -> Stamp: ...
 
     @property
     def size(self) -> int: ...
@@ -54,11 +82,11 @@ class Base(Protocol):
     def batch(self) -> Batch:
         """An empty batch."""
 
-    def write(self, batch: Any, epoch: int, keys: int) -> None:
+    def write(self, batch: Any, stamp: Stamp) -> None:
         """Write a batch, all or nothing; on return it is durable. Raises `StateDamaged`."""
 
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Entries from `start` up to, not including, `end`, as of now. Raises `StateDamaged`."""
+    def view(self) -> View:
+        """It, as it is now, with the epoch that it is of."""
 
     def close(self) -> None:
         """Let go of the files."""
@@ -78,6 +106,12 @@ class RocksBatch:
         self._room -= 1
         self.parts[-1].put(key, value)
 
+    def clear(self, start: bytes, end: bytes) -> None:
+        if not self.parts:
+            self.parts.append(rocksdict.WriteBatch(raw_mode=True))
+            self._room = _PART
+        self.parts[-1].delete_range(start, end)
+
 
 class RocksBase:
     """A base in the folder `path`, which is made. Raises `StateDamaged`."""
@@ -88,7 +122,7 @@ class RocksBase:
         with self._explained():
             self._db = rocksdict.Rdict(str(path), _options())
             state = self._db.get(_STATE_KEY)
-        self.epoch, self.keys = _STATE.unpack(state) if state else (0, 0)
+        self.stamp = Stamp(*_STATE.unpack(state)) if state else Stamp()
         self._unsynced = rocksdict.WriteOptions()
         self._unsynced.disable_wal = True  # type: ignore[assignment,method-assign]  # a property
         # Entries come in order: each is put beside the last, not searched for.
@@ -103,27 +137,20 @@ class RocksBase:
     def batch(self) -> RocksBatch:
         return RocksBatch()
 
-    def write(self, batch: Batch, epoch: int, keys: int) -> None:
+    def write(self, batch: Batch, stamp: Stamp) -> None:
         assert isinstance(batch, RocksBatch)
-        batch.put(_STATE_KEY, _STATE.pack(epoch, keys))
+        batch.put(_STATE_KEY, _STATE.pack(*stamp))
         with self._explained():
             # All is in one memtable, which one flush makes one synced file: no log is needed.
             for part in batch.parts:
                 self._db.write(part, self._unsynced)
             self._db.flush(wait=True)
             self.size = self._measure()
-        self.epoch, self.keys = epoch, keys
+        self.stamp = stamp
 
-    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        options = rocksdict.ReadOptions()
-        options.set_iterate_upper_bound(end)
+    def view(self) -> "RocksView":
         with self._explained():
-            found = self._db.iter(options)
-            found.seek(start)
-            while found.valid():
-                yield found.key(), found.value()
-                found.next()
-            found.status()
+            return RocksView(self._db.snapshot(), self._explained)
 
     def close(self) -> None:
         self._db.close()
@@ -145,6 +172,36 @@ class RocksBase:
                 "this worker's directory from a copy, or start the application anew from an empty "
                 "one"
             ) from error
+
+
+class RocksView:
+    """A snapshot of a `RocksBase`."""
+
+    def __init__(
+        self, snapshot: rocksdict.Snapshot, explained: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._snapshot: rocksdict.Snapshot | None = snapshot
+        self._explained = explained
+        # Read from inside: the base may be written while the snapshot is taken.
+        found = snapshot.iter(rocksdict.ReadOptions())
+        found.seek(_STATE_KEY)
+        known = found.valid() and found.key() == _STATE_KEY
+        self.epoch = Stamp(*_STATE.unpack(found.value())).epoch if known else 0
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        assert self._snapshot is not None
+        options = rocksdict.ReadOptions()
+        options.set_iterate_upper_bound(end)
+        with self._explained():
+            found = self._snapshot.iter(options)
+            found.seek(start)
+            while found.valid():
+                yield found.key(), found.value()
+                found.next()
+            found.status()
+
+    def close(self) -> None:
+        self._snapshot = None
 
 
 def _options() -> rocksdict.Options:

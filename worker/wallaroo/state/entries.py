@@ -77,6 +77,23 @@ def base_keys(place: int, keys: list[Key]) -> list[bytes]:
     return [head + xxh3_64_digest(data) + kind + data for kind, data in every]
 
 
+def point_key(point: int) -> bytes:
+    """A point as the keys of the base have it, below 2^64."""
+    return point.to_bytes(8, "big")
+
+
+def place_range(place: int, start: int, end: int) -> tuple[bytes, bytes]:
+    """Where the base keeps the entries of a place at the points [start, end).
+
+    >>> [each.hex() for each in place_range(1, 0, 1 << 64)]
+    ['00010000000000000000', '0002']
+    """
+    head = place.to_bytes(2, "big")
+    if end >> 64:
+        return head + point_key(start), (place + 1).to_bytes(2, "big")
+    return head + point_key(start), head + point_key(end)
+
+
 class Form:
     """How the state objects of one place are written.
 

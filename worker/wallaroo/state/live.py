@@ -113,6 +113,9 @@ class Place:
         #: What of `frozen` has been touched since: as it was, as an entry or as attributes.
         self._early: dict[Key, bytes] = {}
         self._snapshots: dict[Key, dict[str, Any]] = {}
+        #: Entries to look at after a rescale, and which of them stay.
+        self._suspects: Iterator[Key] | None = None
+        self._stays: Callable[[int], bool] = bool
 
     # First touches
 
@@ -259,6 +262,8 @@ class Place:
         unsynced = [*unsynced, self.live]
         for _ in range(min(limit, len(order))):
             key = order.popleft()
+            if key not in rest:
+                continue  # it has been given away
             if any(key in live for live in unsynced):
                 kept += 1
                 order.append(key)
@@ -278,6 +283,29 @@ class Place:
         """The base has what was restored: what of it was not touched need not be in memory."""
         stored, self.stored = self.stored, {}
         return stored or None
+
+    # After a rescale
+
+    def clean_for(self, owns: Callable[[int], bool]) -> None:
+        """From now on `clean` forgets the entries whose points `owns` denies."""
+        self._suspects = None
+        self._stays = owns
+
+    def clean(self) -> bool:
+        """Forget some entries of what has been given away; whether there may be more."""
+        if self._suspects is None:
+            if not self.settled:
+                return True  # what was touched last is on its way into `rest`
+            self._suspects = iter([*self.rest, *self.stored])
+        keys = list(islice(self._suspects, CHUNK))
+        point, stays, rest, stored = self.point, self._stays, self.rest, self.stored
+        for key in keys:
+            if not stays(point(key)):
+                rest.pop(key, None)
+                stored.pop(key, None)
+        if not keys:
+            self._suspects = None
+        return bool(keys)
 
     # Rollback
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wallaroo.disk import RealDisk
+from wallaroo.state.base import Stamp
 from wallaroo.state.codec import Codec
 from wallaroo.state.store import Store
 
@@ -15,29 +16,53 @@ class _Nowhere(RealDisk):
         pass
 
 
-class _EmptyBatch:
+class _Batch:
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        self.cleared: list[tuple[bytes, bytes]] = []
+
     def put(self, key: bytes, value: bytes) -> None:
-        raise AssertionError("nothing is committed in memory")
+        self.entries[key] = value
+
+    def clear(self, start: bytes, end: bytes) -> None:
+        self.cleared.append((start, end))
 
 
-class _EmptyBase:
-    """A base that holds nothing."""
-
-    epoch = 0
-    keys = 0
-    size = 0
-
-    def get(self, key: bytes) -> bytes | None:
-        return None
-
-    def batch(self) -> _EmptyBatch:
-        return _EmptyBatch()
-
-    def write(self, batch: object, epoch: int, keys: int) -> None:
-        raise AssertionError("nothing is committed in memory")
+class _View:
+    def __init__(self, epoch: int, entries: dict[bytes, bytes]) -> None:
+        self.epoch = epoch
+        self._entries = sorted(entries.items())
 
     def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return iter(())
+        yield from (entry for entry in self._entries if start <= entry[0] < end)
+
+    def close(self) -> None:
+        pass
+
+
+class MemoryBase:
+    """A base that lives as long as its process."""
+
+    size = 0
+
+    def __init__(self) -> None:
+        self.stamp = Stamp()
+        self._entries: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._entries.get(key)
+
+    def batch(self) -> _Batch:
+        return _Batch()
+
+    def write(self, batch: _Batch, stamp: Stamp) -> None:
+        for start, end in batch.cleared:
+            self._entries = {k: v for k, v in self._entries.items() if not start <= k < end}
+        self._entries.update(batch.entries)
+        self.stamp = stamp
+
+    def view(self) -> _View:
+        return _View(self.stamp.epoch, self._entries)
 
     def close(self) -> None:
         pass
@@ -45,4 +70,4 @@ class _EmptyBase:
 
 def memory_store(codec: Codec, clock: Callable[[], float] = lambda: 0.0) -> Store:
     """A store whose epochs are never committed."""
-    return Store(_Nowhere(), Path("/nowhere"), codec, _EmptyBase(), clock)
+    return Store(_Nowhere(), Path("/nowhere"), codec, MemoryBase(), clock)

@@ -76,6 +76,9 @@ class NativePlace:
         self._laid: tuple[str, ...] = ()
         self._in_vain = 0
         self._times = 1
+        #: After a rescale: which entry to look at next, and which of them stay.
+        self._hand = -1
+        self._stays: Callable[[int], bool] = bool
 
     # What the table asks for
 
@@ -196,6 +199,24 @@ class NativePlace:
 
     def forget_stored(self) -> None:
         """Nothing at once: eviction comes to them."""
+
+    # After a rescale
+
+    def clean_for(self, owns: Callable[[int], bool]) -> None:
+        """From now on `clean` forgets the entries whose points `owns` denies."""
+        self._hand = 0
+        self._stays = owns
+
+    def clean(self) -> bool:
+        """Forget some entries of what has been given away; whether there may be more."""
+        if self._hand < 0:
+            return False
+        keys, self._hand = self.live.keys(self._hand, CHUNK)
+        point, stays = self.point, self._stays
+        gone = [key for key in keys if not stays(point(key))]
+        if gone:
+            self.live.forget(gone)
+        return self._hand >= 0
 
     # Rollback
 

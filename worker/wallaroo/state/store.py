@@ -8,6 +8,10 @@ thread.
 
 The cache of entries may be bounded: then entries that the base has synced are dropped, the oldest
 first, unless they have been touched since the merge before.
+
+After a rescale the store *settles*: what it was given goes from the staging into the base, what it
+gave away goes from base and memory, and the base notes the version of the assignment. Until then
+the staging is what is read, and what it gave away is never asked for.
 """
 
 from collections import deque
@@ -15,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wallaroo.disk import Disk
 from wallaroo.protocol.manifest import DeltaMark
-from wallaroo.state.base import Base, Batch
+from wallaroo.state.base import Base, Batch, View
 from wallaroo.state.codec import Codec
 from wallaroo.state.delta import Content, Delta, is_delta, read_delta
 from wallaroo.state.entries import (
@@ -36,6 +40,8 @@ from wallaroo.state.entries import (
 )
 from wallaroo.state.live import CHUNK, MISSING, Live, Place
 from wallaroo.state.native import AVAILABLE, NativePlace, new_merge
+from wallaroo.state.settlement import Settlement, Tenure
+from wallaroo.state.staging import Staging
 
 if TYPE_CHECKING:
     from wallaroo.state import _native
@@ -60,6 +66,22 @@ _SLICE = 0.0003
 
 #: What stands for the entries that an epoch has touched at a place.
 Touched = Live | int
+
+
+class Catcher(Protocol):
+    """Looks on as epochs are encoded and committed: who gives entries away."""
+
+    def caught(self, block: Block) -> None:
+        """A block has been encoded."""
+
+    def ended(self, place: int) -> None:
+        """All of a place is encoded that the epoch touched."""
+
+    def sealed(self, epoch: int) -> None:
+        """The delta of an epoch is complete."""
+
+    def committed(self, epoch: int) -> None:
+        """An epoch is committed."""
 
 
 @dataclass
@@ -118,12 +140,14 @@ class Store:
         self._cache = cache
         self._native = native
         self._places: dict[int, Place] = {}
-        #: Whether all entries there are, are in memory.
-        self._complete = base.epoch == 0
+        #: Whether all entries there are, are in memory, or in the staging.
+        self._complete = base.stamp.epoch == 0
         #: Entries ever made, up to the last epoch taken.
-        self._keys = base.keys
-        self._committed = base.epoch
+        self._keys = base.stamp.keys
+        self._committed = base.stamp.epoch
         self._deltas: list[DeltaMark] = []
+        #: The last epochs whose delta was taken, and was written.
+        self._taken = self._written = 0
         #: The last committed epoch, and how many deltas there were, when none was to be merged.
         self._not_due = (-1, -1)
         # The epoch whose barrier is passing
@@ -138,13 +162,23 @@ class Store:
         #: Dicts and sets to be freed, very large ones bit by bit.
         self._waste: deque[dict[Any, Any] | set[Any]] = deque()
         #: Restored blocks of places that are not open yet, newest first, by place.
-        self._unopened: dict[int, list[Block]] = {}
+        self._unopened: dict[int, list[tuple[int, Block]]] = {}
         #: The epoch of the last recovery.
         self._restored = 0
         #: What the last merge brought, which eviction spares once; if the cache is bounded.
         self._recent: list[tuple[Place, Touched]] = []
         #: By place where it may be possible: how many entries eviction has kept in a row.
         self._evictable: dict[int, int] = {}
+        # A rescale
+        self._tenure = Tenure(max(1, base.stamp.version))
+        self._staging: Staging | None = None
+        self._catcher: Catcher | None = None
+        #: Deltas that a donor reads: none goes meanwhile.
+        self._pinned: list[DeltaMark] | None = None
+        self._settlement: Settlement | None = None
+        #: The version for which memory holds nothing that is another's, and places to look at.
+        self._clean = self._tenure.version
+        self._cleaning: deque[Place] = deque()
         disk.make_folder(folder)
 
     # Places
@@ -175,16 +209,28 @@ class Store:
                 frozen=self._has_frozen,
                 track=self._cache is not None,
             )
-            for block in self._unopened.pop(number, ()):
-                self._restore(block)
+            for epoch, block in self._unopened.pop(number, ()):
+                self._restore(epoch, block)
         assert place is not None
         return place
 
+    @property
+    def places(self) -> dict[int, Place]:
+        """All places, by number."""
+        return self._places
+
     def _load(self, number: int, key: Key) -> Any:
-        if self._complete:
+        staging = self._staging
+        if self._complete and staging is None:
             return MISSING
         place = self._places[number]
-        entry = self._base.get(base_key(number, place.point(key), key))
+        point = place.point(key)
+        if staging is not None and staging.mark.covers(point):
+            entry = staging.get(base_key(number, point, key))
+        elif self._complete:
+            entry = None
+        else:
+            entry = self._base.get(base_key(number, point, key))
         return MISSING if entry is None else place.form.value(key, entry)
 
     def _has_frozen(self, place: Place) -> None:
@@ -199,8 +245,10 @@ class Store:
     @property
     def keys(self) -> int:
         """How many entries have been made here, of places without a point function."""
-        return self._keys + sum(
-            place.made + place.frozen_made for place in self._places.values() if place.counts
+        return (
+            self._keys
+            + self._base.stamp.moved
+            + sum(place.made + place.frozen_made for place in self._places.values() if place.counts)
         )
 
     @property
@@ -249,12 +297,19 @@ class Store:
             pass  # first of all, for sources wait for it
         elif self._waste:
             self._tidy()
+        elif self._cleaning:
+            if not self._cleaning[0].clean():
+                self._cleaning.popleft()
         else:
             return self._relieve()
         return True
 
     def _relieve(self) -> bool:
         """Bring entries a little nearer to where memory can do without them."""
+        if self._settlement:
+            return self._settlement.prepare()
+        if self._unsettled and self._merge is None:
+            return self._maybe_settle()
         if self._merge and self._merge.blocks:
             self._prepare(self._merge)
             return True
@@ -271,8 +326,12 @@ class Store:
             place.chunk = min(CHUNK, place.chunk * 2)
         if block is None:
             self._encoding.popleft()
+            if self._catcher:
+                self._catcher.ended(place.number)
         else:
             self._blocks.append(block)
+            if self._catcher:
+                self._catcher.caught(block)
 
     def _tidy(self) -> None:
         waste = self._waste[0]
@@ -305,13 +364,17 @@ class Store:
                 self._keys += place.frozen_made
             place.frozen_made = 0
         self._touched[epoch] = self._frozen
+        self._taken = epoch
         blocks = self._blocks
         self._frozen, self._blocks = [], []
+        if self._catcher:
+            self._catcher.sealed(epoch)
         return Delta(self._disk, self._folder, epoch, generation, self._keys, blocks)
 
     def wrote(self, mark: DeltaMark) -> None:
         """A delta is durable."""
         self._deltas.append(mark)
+        self._written = mark.epoch
 
     @property
     def deltas(self) -> tuple[DeltaMark, ...]:
@@ -321,13 +384,15 @@ class Store:
     @property
     def base_epoch(self) -> int:
         """The epoch that the base holds."""
-        return self._base.epoch
+        return self._base.stamp.epoch
 
     def committed(self, epoch: int) -> None:
         """An epoch is committed: nothing will go back behind it."""
         self._committed = max(self._committed, epoch)
         if self._cache is None:
             self._forget(epoch)
+        if self._catcher:
+            self._catcher.committed(epoch)
 
     def _forget(self, epoch: int) -> None:
         """Drop what epochs up to `epoch` have touched."""
@@ -342,10 +407,14 @@ class Store:
     def take_job(self) -> Callable[[], Any] | None:
         """A job for the background, if there is one; what it returns is for `job_done`.
 
-        It is one of two: to read deltas that are to be merged into the base, and to write the
-        base. Raises, when it is run, `StateDamaged` and OSError.
+        It is one of three: to read deltas that are to be merged into the base, to write the base,
+        and to settle it. Raises, when it is run, `StateDamaged` and OSError.
         """
         merge = self._merge
+        if self._pinned is not None:
+            return None
+        if self._settlement:
+            return self._settlement.take_job()
         if merge is None:
             marks = self._due()
             if not marks:
@@ -361,6 +430,13 @@ class Store:
 
     def job_done(self, result: Any) -> None:
         """The job that was taken last has ended, and this is what it returned."""
+        if self._settlement:
+            if self._settlement.written():
+                if self._staging is self._settlement.staging:
+                    self._staging = None
+                self._settlement = None
+                self._complete = False
+            return
         merge = self._merge
         assert merge is not None
         if not merge.read:
@@ -392,12 +468,15 @@ class Store:
     def _due(self) -> list[DeltaMark]:
         """The deltas to merge now, oldest first."""
         state = self._committed, len(self._deltas)
-        if self._cache is None and state == self._not_due:
+        if self._cache is None and state == self._not_due and not self._unsettled:
             return []
         marks = [mark for mark in self._deltas if mark.epoch <= self._committed]
+        if self._unsettled:  # what the base lacked at the switch, without delay
+            marks = [mark for mark in marks if mark.epoch <= self._tenure.switched]
         size = sum(mark.size for mark in marks)
         if not marks or not (
-            len(marks) >= _DELTAS * (_NATIVE if self._native else 1)
+            self._unsettled
+            or len(marks) >= _DELTAS * (_NATIVE if self._native else 1)
             or size >= max(_BYTES, self._base.size / 2)
             or (self._cache is not None and self._above(0.5))
         ):
@@ -454,24 +533,116 @@ class Store:
             del self._evictable[number]
         return True
 
+    # Rescales
+
+    @property
+    def _unsettled(self) -> bool:
+        return self._tenure.version > max(1, self._base.stamp.version)
+
+    def _maybe_settle(self) -> bool:
+        """Begin to settle once the base is of the switch's epoch; whether it has begun."""
+        if self._base.stamp.epoch < self._tenure.switched or self._pinned is not None:
+            return False
+        counting = {number: place.counts for number, place in self._places.items()}
+        self._settlement = Settlement(self._base, self._tenure, self._staging, counting)
+        return True
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left here to be done about the last rescale."""
+        return not self._unsettled and not self._settlement and not self._cleaning
+
+    def has_settled(self, version: int) -> bool:
+        """Whether the base is settled for a version of the assignment."""
+        return self._base.stamp.version >= version
+
+    @property
+    def staging(self) -> Staging | None:
+        """What the last rescale gave, until the base has it."""
+        return self._staging
+
+    def receive(self, staging: Staging | None) -> None:
+        """From now on what `staging` covers is read from there; None: it came to nothing."""
+        self._staging = staging
+
+    def switched(self, tenure: Tenure) -> None:
+        """The switch is committed: from now on this is what the worker owns."""
+        self._tenure = tenure
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        if self._clean == self._tenure.version:
+            return
+        self._clean = self._tenure.version
+        self._cleaning = deque(place for place in self._places.values())
+        for place in self._places.values():
+            place.clean_for(self._tenure.owns)
+
+    def catch(self, catcher: Catcher | None) -> None:
+        """Have `catcher` look on from now on."""
+        self._catcher = catcher
+
+    def pin(self) -> tuple[View, int] | None:
+        """The base as it is, and the last committed epoch; None if it is not the time.
+
+        The deltas that this base lacks stay until `unpin`. What is touched after it is in later
+        deltas, each of them whole.
+        """
+        quiet = not self._frozen and not self._blocks and self._taken == self._written
+        if (
+            not quiet
+            or self._pinned is not None
+            or self._merge is not None
+            or self._settlement is not None
+        ):
+            return None
+        self._pinned = list(self._deltas)
+        return self._base.view(), self._committed
+
+    def pinned_job(self) -> Callable[[], list[tuple[int, Content]]] | None:
+        """Reads the deltas that are pinned: epoch and content of each, oldest first."""
+        if self._pinned is None:
+            return None
+        marks = list(self._pinned)
+        return lambda: [(m.epoch, read_delta(self._disk, self._folder, m)) for m in marks]
+
+    def unpin(self) -> None:
+        """The deltas may go."""
+        self._pinned = None
+
     # Recovery
 
-    def recover(self, epoch: int, marks: tuple[DeltaMark, ...]) -> None:
+    def recover(
+        self,
+        epoch: int,
+        marks: tuple[DeltaMark, ...],
+        tenure: Tenure | None = None,
+        staging: Staging | None = None,
+    ) -> None:
         """Go to the state at the end of a committed epoch: at a start, and to roll back.
 
-        marks: of the deltas that the manifest names. All other deltas are removed. Every job must
-        have ended, well or not; every `Place.live` is a new one afterwards. Raises `StateDamaged`
-        if what is stored isn't that state; OSError.
+        marks: of the deltas that the manifest names. All other deltas are removed. tenure: what
+        the worker owns; all, from the beginning, by default. staging: what the manifest says that
+        the base lacks beside. Every job must have ended, well or not; every `Place.live` is a new
+        one afterwards. Raises `StateDamaged` if what is stored isn't that state; OSError.
         """
+        self._tenure = tenure or Tenure()
+        self._pinned = self._catcher = None
+        self._settlement = None
+        self._taken = self._written = 0
         pending = self._pending(epoch, marks)
         self._drop(epoch)
-        self._keys = self._base.keys
+        self._staging = staging if self._unsettled else None
+        if self._staging:
+            self._staging.check()
+        self._clean_up()
+        self._keys = self._base.stamp.keys
         for mark in reversed(pending):
             content = read_delta(self._disk, self._folder, mark)
             if mark is pending[-1]:
                 self._keys = content.keys
             for block in content.blocks:
-                self._restore(block)
+                self._restore(mark.epoch, block)
         kept = {mark.name for mark in pending}
         for name in self._disk.names(self._folder):
             if is_delta(name) and name not in kept:
@@ -480,11 +651,12 @@ class Store:
         self._deltas = pending
         self._committed = epoch
         self._restored = epoch
-        self._complete = self._base.epoch == 0
+        self._complete = self._base.stamp.epoch == 0
 
     def _pending(self, epoch: int, marks: tuple[DeltaMark, ...]) -> list[DeltaMark]:
         """The deltas that lead from the base to `epoch`. Raises `StateDamaged`."""
-        base = self._base.epoch
+        # A base of before it was a member is as good as one of when it became one.
+        base = max(self._base.stamp.epoch, self._tenure.joined - 1)
         pending = sorted((m for m in marks if m.epoch > base), key=lambda m: m.epoch)
         where = f"the state in {self._folder.parent}"
         advice = (
@@ -511,7 +683,9 @@ class Store:
             touched: list[Any] = [each for at, each in newer + self._frozen if at is place]
             place.drop(touched)
         self._touched = {
-            each: lives for each, lives in self._touched.items() if self._base.epoch < each <= epoch
+            each: lives
+            for each, lives in self._touched.items()
+            if self._base.stamp.epoch < each <= epoch
         }
         self._frozen, self._blocks = [], []
         self._encoding.clear()
@@ -522,19 +696,29 @@ class Store:
         if self._cache is None:
             self._touched = {}
 
-    def _restore(self, block: Block) -> None:
+    def _restore(self, epoch: int, block: Block) -> None:
         """Take the entries of a block into memory that aren't there: newest first."""
         place = self._places.get(block.place)
         if place is None:
-            self._unopened.setdefault(block.place, []).append(block)
+            self._unopened.setdefault(block.place, []).append((epoch, block))
             return
-        if isinstance(place, NativePlace):
+        suspect = self._unsettled and epoch <= self._tenure.switched
+        if isinstance(place, NativePlace) and not suspect:
             rows = open_rows(block)
             if rows is not None:
                 place.restore_rows(*rows)
                 return
         keys, values = open_block(block)
+        if suspect:
+            # Some of them may have been given away since, and be back.
+            kept = [at for at, key in enumerate(keys) if self._is_ours(place.point(key))]
+            keys, values = [keys[at] for at in kept], [values[at] for at in kept]
         place.restore(block.kind, keys, values)
+
+    def _is_ours(self, point: int) -> bool:
+        """Whether a point was ours before the switch, and is."""
+        staging = self._staging
+        return self._tenure.owns(point) and not (staging and staging.mark.covers(point))
 
     def close(self) -> None:
         """Let go of the files. Nothing may be touched afterwards."""
@@ -575,7 +759,7 @@ def _write(disk: Disk, folder: Path, base: Base, merge: _Merge) -> None:
             for key, entry in zip(keys, entries, strict=True):
                 put(key, entry)
         merge.native = None
-    base.write(merge.batch, merge.epoch, merge.keys)
+    base.write(merge.batch, base.stamp._replace(epoch=merge.epoch, keys=merge.keys))
     for mark in merge.marks:
         disk.remove(folder / mark.name)
     disk.sync_folder(folder)

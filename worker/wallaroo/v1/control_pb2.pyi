@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromWorker(_message.Message):
-    __slots__ = ("register", "ready", "drained", "prepared", "report", "failed", "published", "broken", "heartbeat")
+    __slots__ = ("register", "ready", "drained", "prepared", "report", "failed", "published", "broken", "heartbeat", "enlisted", "staged")
     REGISTER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,8 @@ class FromWorker(_message.Message):
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     BROKEN_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    ENLISTED_FIELD_NUMBER: _ClassVar[int]
+    STAGED_FIELD_NUMBER: _ClassVar[int]
     register: Register
     ready: Ready
     drained: Drained
@@ -26,7 +28,9 @@ class FromWorker(_message.Message):
     published: Published
     broken: Broken
     heartbeat: Heartbeat
-    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    enlisted: Enlisted
+    staged: Staged
+    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., enlisted: _Optional[_Union[Enlisted, _Mapping]] = ..., staged: _Optional[_Union[Staged, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("worker", "address", "fingerprint", "pid", "directory", "admitted")
@@ -57,14 +61,16 @@ class Drained(_message.Message):
     def __init__(self, generation: _Optional[int] = ...) -> None: ...
 
 class Prepared(_message.Message):
-    __slots__ = ("generation", "epoch", "part")
+    __slots__ = ("generation", "epoch", "part", "held")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     generation: int
     epoch: int
     part: Part
-    def __init__(self, generation: _Optional[int] = ..., epoch: _Optional[int] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+    held: float
+    def __init__(self, generation: _Optional[int] = ..., epoch: _Optional[int] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., held: _Optional[float] = ...) -> None: ...
 
 class Published(_message.Message):
     __slots__ = ("generation", "epoch")
@@ -75,19 +81,43 @@ class Published(_message.Message):
     def __init__(self, generation: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Broken(_message.Message):
-    __slots__ = ("generation", "peer")
+    __slots__ = ("generation", "peer", "attempt")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     generation: int
     peer: int
-    def __init__(self, generation: _Optional[int] = ..., peer: _Optional[int] = ...) -> None: ...
+    attempt: int
+    def __init__(self, generation: _Optional[int] = ..., peer: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class Enlisted(_message.Message):
+    __slots__ = ("generation", "attempt")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    attempt: int
+    def __init__(self, generation: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class Staged(_message.Message):
+    __slots__ = ("generation", "attempt", "epoch", "entries", "size")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    attempt: int
+    epoch: int
+    entries: int
+    size: int
+    def __init__(self, generation: _Optional[int] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Part(_message.Message):
-    __slots__ = ("directory", "deltas", "sinks", "ended", "read", "received", "written", "dead")
+    __slots__ = ("directory", "deltas", "sinks", "ended", "read", "received", "written", "dead", "joined", "staging")
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     DELTAS_FIELD_NUMBER: _ClassVar[int]
     SINKS_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +126,8 @@ class Part(_message.Message):
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     DEAD_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    STAGING_FIELD_NUMBER: _ClassVar[int]
     directory: str
     deltas: _containers.RepeatedCompositeFieldContainer[Delta]
     sinks: _containers.RepeatedScalarFieldContainer[str]
@@ -104,7 +136,25 @@ class Part(_message.Message):
     received: int
     written: int
     dead: int
-    def __init__(self, directory: _Optional[str] = ..., deltas: _Optional[_Iterable[_Union[Delta, _Mapping]]] = ..., sinks: _Optional[_Iterable[str]] = ..., ended: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., dead: _Optional[int] = ...) -> None: ...
+    joined: int
+    staging: Staging
+    def __init__(self, directory: _Optional[str] = ..., deltas: _Optional[_Iterable[_Union[Delta, _Mapping]]] = ..., sinks: _Optional[_Iterable[str]] = ..., ended: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., dead: _Optional[int] = ..., joined: _Optional[int] = ..., staging: _Optional[_Union[Staging, _Mapping]] = ...) -> None: ...
+
+class Staging(_message.Message):
+    __slots__ = ("id", "ranges")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    ranges: _containers.RepeatedCompositeFieldContainer[Range]
+    def __init__(self, id: _Optional[str] = ..., ranges: _Optional[_Iterable[_Union[Range, _Mapping]]] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("start", "end")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("epoch", "generation", "checksum", "size")
@@ -165,7 +215,7 @@ class Failure(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., step: _Optional[str] = ..., key: _Optional[str] = ..., event: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class ToWorker(_message.Message):
-    __slots__ = ("generation", "refuse", "halt", "recover", "resume", "inject", "commit", "finish")
+    __slots__ = ("generation", "refuse", "halt", "recover", "resume", "inject", "commit", "finish", "enlist", "copy", "abort")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
     HALT_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +224,9 @@ class ToWorker(_message.Message):
     INJECT_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
+    ENLIST_FIELD_NUMBER: _ClassVar[int]
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    ABORT_FIELD_NUMBER: _ClassVar[int]
     generation: int
     refuse: Refuse
     halt: Halt
@@ -182,14 +235,17 @@ class ToWorker(_message.Message):
     inject: Inject
     commit: Commit
     finish: Finish
-    def __init__(self, generation: _Optional[int] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., halt: _Optional[_Union[Halt, _Mapping]] = ..., recover: _Optional[_Union[Recover, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., inject: _Optional[_Union[Inject, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
+    enlist: Enlist
+    copy: Copy
+    abort: Abort
+    def __init__(self, generation: _Optional[int] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., halt: _Optional[_Union[Halt, _Mapping]] = ..., recover: _Optional[_Union[Recover, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., inject: _Optional[_Union[Inject, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., enlist: _Optional[_Union[Enlist, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ...) -> None: ...
 
 class Halt(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Recover(_message.Message):
-    __slots__ = ("epoch", "members", "assignment", "places", "partitions", "part")
+    __slots__ = ("epoch", "members", "assignment", "places", "partitions", "part", "switched")
     class PlacesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -203,13 +259,54 @@ class Recover(_message.Message):
     PLACES_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    SWITCHED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     members: _containers.RepeatedCompositeFieldContainer[Member]
     assignment: Assignment
     places: _containers.ScalarMap[str, int]
     partitions: _containers.RepeatedCompositeFieldContainer[Partitions]
     part: Part
-    def __init__(self, epoch: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., places: _Optional[_Mapping[str, int]] = ..., partitions: _Optional[_Iterable[_Union[Partitions, _Mapping]]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+    switched: int
+    def __init__(self, epoch: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., places: _Optional[_Mapping[str, int]] = ..., partitions: _Optional[_Iterable[_Union[Partitions, _Mapping]]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., switched: _Optional[int] = ...) -> None: ...
+
+class Enlist(_message.Message):
+    __slots__ = ("attempt", "epoch", "members", "old", "new", "places", "partitions", "sinks")
+    class PlacesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    OLD_FIELD_NUMBER: _ClassVar[int]
+    NEW_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    SINKS_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    epoch: int
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    old: Assignment
+    new: Assignment
+    places: _containers.ScalarMap[str, int]
+    partitions: _containers.RepeatedCompositeFieldContainer[Partitions]
+    sinks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., old: _Optional[_Union[Assignment, _Mapping]] = ..., new: _Optional[_Union[Assignment, _Mapping]] = ..., places: _Optional[_Mapping[str, int]] = ..., partitions: _Optional[_Iterable[_Union[Partitions, _Mapping]]] = ..., sinks: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Copy(_message.Message):
+    __slots__ = ("attempt",)
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    def __init__(self, attempt: _Optional[int] = ...) -> None: ...
+
+class Abort(_message.Message):
+    __slots__ = ("attempt",)
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    def __init__(self, attempt: _Optional[int] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("worker", "address")
@@ -257,12 +354,14 @@ class Resume(_message.Message):
     def __init__(self) -> None: ...
 
 class Inject(_message.Message):
-    __slots__ = ("epoch", "final")
+    __slots__ = ("epoch", "final", "switch")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     final: bool
-    def __init__(self, epoch: _Optional[int] = ..., final: _Optional[bool] = ...) -> None: ...
+    switch: int
+    def __init__(self, epoch: _Optional[int] = ..., final: _Optional[bool] = ..., switch: _Optional[int] = ...) -> None: ...
 
 class Commit(_message.Message):
     __slots__ = ("epoch",)
@@ -285,7 +384,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("application", "phase", "generation", "epoch", "assignment", "workers", "failure", "stop_requested", "recoveries", "members", "epoch_seconds")
+    __slots__ = ("application", "phase", "generation", "epoch", "assignment", "workers", "failure", "stop_requested", "recoveries", "members", "epoch_seconds", "joiners", "leaving", "rescale", "history")
     APPLICATION_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -297,6 +396,10 @@ class StatusReply(_message.Message):
     RECOVERIES_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    JOINERS_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    RESCALE_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     application: str
     phase: str
     generation: int
@@ -308,7 +411,11 @@ class StatusReply(_message.Message):
     recoveries: int
     members: _containers.RepeatedScalarFieldContainer[int]
     epoch_seconds: float
-    def __init__(self, application: _Optional[str] = ..., phase: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_requested: _Optional[bool] = ..., recoveries: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ..., epoch_seconds: _Optional[float] = ...) -> None: ...
+    joiners: _containers.RepeatedScalarFieldContainer[int]
+    leaving: _containers.RepeatedScalarFieldContainer[int]
+    rescale: str
+    history: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, application: _Optional[str] = ..., phase: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_requested: _Optional[bool] = ..., recoveries: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ..., epoch_seconds: _Optional[float] = ..., joiners: _Optional[_Iterable[int]] = ..., leaving: _Optional[_Iterable[int]] = ..., rescale: _Optional[str] = ..., history: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("worker", "pid", "report", "present", "silent")
@@ -323,6 +430,20 @@ class WorkerStatus(_message.Message):
     present: bool
     silent: bool
     def __init__(self, worker: _Optional[int] = ..., pid: _Optional[int] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., present: _Optional[bool] = ..., silent: _Optional[bool] = ...) -> None: ...
+
+class RescaleRequest(_message.Message):
+    __slots__ = ("base", "assignment")
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    base: int
+    assignment: Assignment
+    def __init__(self, base: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ...) -> None: ...
+
+class RescaleReply(_message.Message):
+    __slots__ = ("refusal",)
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    refusal: str
+    def __init__(self, refusal: _Optional[str] = ...) -> None: ...
 
 class StopRequest(_message.Message):
     __slots__ = ()

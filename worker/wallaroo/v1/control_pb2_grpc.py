@@ -50,6 +50,11 @@ class CoordinatorStub:
                 request_serializer=wallaroo_dot_v1_dot_control__pb2.StopRequest.SerializeToString,
                 response_deserializer=wallaroo_dot_v1_dot_control__pb2.StopReply.FromString,
                 _registered_method=True)
+        self.Rescale = channel.unary_unary(
+                '/wallaroo.v1.Coordinator/Rescale',
+                request_serializer=wallaroo_dot_v1_dot_control__pb2.RescaleRequest.SerializeToString,
+                response_deserializer=wallaroo_dot_v1_dot_control__pb2.RescaleReply.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer:
@@ -77,6 +82,13 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rescale(self, request, context):
+        """Another assignment, at once: what to try again, and when, is for the caller to know.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Stop,
                     request_deserializer=wallaroo_dot_v1_dot_control__pb2.StopRequest.FromString,
                     response_serializer=wallaroo_dot_v1_dot_control__pb2.StopReply.SerializeToString,
+            ),
+            'Rescale': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rescale,
+                    request_deserializer=wallaroo_dot_v1_dot_control__pb2.RescaleRequest.FromString,
+                    response_serializer=wallaroo_dot_v1_dot_control__pb2.RescaleReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class Coordinator:
             '/wallaroo.v1.Coordinator/Stop',
             wallaroo_dot_v1_dot_control__pb2.StopRequest.SerializeToString,
             wallaroo_dot_v1_dot_control__pb2.StopReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rescale(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallaroo.v1.Coordinator/Rescale',
+            wallaroo_dot_v1_dot_control__pb2.RescaleRequest.SerializeToString,
+            wallaroo_dot_v1_dot_control__pb2.RescaleReply.FromString,
             options,
             channel_credentials,
             insecure,

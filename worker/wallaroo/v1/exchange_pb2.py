@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1awallaroo/v1/exchange.proto\x12\x0bwallaroo.v1\"\x82\x01\n\x05\x46rame\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x11.wallaroo.v1.OpenH\x00\x12%\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x13.wallaroo.v1.EventsH\x00\x12\'\n\x07\x62\x61rrier\x18\x03 \x01(\x0b\x32\x14.wallaroo.v1.BarrierH\x00\x42\x06\n\x04kind\"N\n\x04Open\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x10\n\x08\x65xchange\x18\x02 \x01(\r\x12\x0e\n\x06sender\x18\x03 \x01(\r\x12\x10\n\x08receiver\x18\x04 \x01(\r\"\x18\n\x06\x45vents\x12\x0e\n\x06\x62locks\x18\x01 \x03(\x0c\"\'\n\x07\x42\x61rrier\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05\x66inal\x18\x02 \x01(\x08\"\n\n\x08Received2?\n\x08\x45xchange\x12\x33\n\x04Send\x12\x12.wallaroo.v1.Frame\x1a\x15.wallaroo.v1.Received(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1awallaroo/v1/exchange.proto\x12\x0bwallaroo.v1\"\x82\x01\n\x05\x46rame\x12!\n\x04open\x18\x01 \x01(\x0b\x32\x11.wallaroo.v1.OpenH\x00\x12%\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x13.wallaroo.v1.EventsH\x00\x12\'\n\x07\x62\x61rrier\x18\x03 \x01(\x0b\x32\x14.wallaroo.v1.BarrierH\x00\x42\x06\n\x04kind\"^\n\x04Open\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\r\x12\x0e\n\x06sender\x18\x03 \x01(\r\x12\x10\n\x08receiver\x18\x04 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\"\x18\n\x06\x45vents\x12\x0e\n\x06\x62locks\x18\x01 \x03(\x0c\"7\n\x07\x42\x61rrier\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\r\n\x05\x66inal\x18\x02 \x01(\x08\x12\x0e\n\x06switch\x18\x03 \x01(\x08\"\n\n\x08Received2?\n\x08\x45xchange\x12\x33\n\x04Send\x12\x12.wallaroo.v1.Frame\x1a\x15.wallaroo.v1.Received(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRAME']._serialized_start=44
   _globals['_FRAME']._serialized_end=174
   _globals['_OPEN']._serialized_start=176
-  _globals['_OPEN']._serialized_end=254
-  _globals['_EVENTS']._serialized_start=256
-  _globals['_EVENTS']._serialized_end=280
-  _globals['_BARRIER']._serialized_start=282
-  _globals['_BARRIER']._serialized_end=321
-  _globals['_RECEIVED']._serialized_start=323
-  _globals['_RECEIVED']._serialized_end=333
-  _globals['_EXCHANGE']._serialized_start=335
-  _globals['_EXCHANGE']._serialized_end=398
+  _globals['_OPEN']._serialized_end=270
+  _globals['_EVENTS']._serialized_start=272
+  _globals['_EVENTS']._serialized_end=296
+  _globals['_BARRIER']._serialized_start=298
+  _globals['_BARRIER']._serialized_end=353
+  _globals['_RECEIVED']._serialized_start=355
+  _globals['_RECEIVED']._serialized_end=365
+  _globals['_EXCHANGE']._serialized_start=367
+  _globals['_EXCHANGE']._serialized_end=430
 # @@protoc_insertion_point(module_scope)

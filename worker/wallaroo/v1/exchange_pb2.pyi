@@ -17,16 +17,18 @@ class Frame(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., events: _Optional[_Union[Events, _Mapping]] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("generation", "exchange", "sender", "receiver")
+    __slots__ = ("generation", "channel", "sender", "receiver", "attempt")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
-    EXCHANGE_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     RECEIVER_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     generation: int
-    exchange: int
+    channel: int
     sender: int
     receiver: int
-    def __init__(self, generation: _Optional[int] = ..., exchange: _Optional[int] = ..., sender: _Optional[int] = ..., receiver: _Optional[int] = ...) -> None: ...
+    attempt: int
+    def __init__(self, generation: _Optional[int] = ..., channel: _Optional[int] = ..., sender: _Optional[int] = ..., receiver: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Events(_message.Message):
     __slots__ = ("blocks",)
@@ -35,12 +37,14 @@ class Events(_message.Message):
     def __init__(self, blocks: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Barrier(_message.Message):
-    __slots__ = ("epoch", "final")
+    __slots__ = ("epoch", "final", "switch")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
+    SWITCH_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     final: bool
-    def __init__(self, epoch: _Optional[int] = ..., final: _Optional[bool] = ...) -> None: ...
+    switch: bool
+    def __init__(self, epoch: _Optional[int] = ..., final: _Optional[bool] = ..., switch: _Optional[bool] = ...) -> None: ...
 
 class Received(_message.Message):
     __slots__ = ()
