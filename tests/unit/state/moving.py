@@ -194,7 +194,7 @@ class Movers:
         owner = self.owner(number, key, during.new if during else None)
         if during:
             move = during.move(owner.place(number).point(key))
-            if move and during.stagings[move.receiver].awaits(move.donor, number):
+            if move and (move.donor, number) in during.stagings[move.receiver].awaited:
                 return  # it is held back
         state = owner.place(number).live[key]
         assert state.count == self.model.get((number, key), 0), (number, key)

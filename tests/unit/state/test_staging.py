@@ -77,9 +77,9 @@ class TestHowFarItIs:
         """Ruling 20: a donor's last delta is complete for each place by itself."""
         assert staging.awaited == {(0, 1), (0, 2), (4, 1), (4, 2)}
         staging.take(0, encode_parcel(Last(2)))
-        assert not staging.awaits(0, 2)
-        assert staging.awaits(0, 1)
-        assert staging.awaits(4, 2)
+        assert (0, 2) not in staging.awaited
+        assert (0, 1) in staging.awaited
+        assert (4, 2) in staging.awaited
 
 
 class TestReading:

@@ -262,15 +262,13 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
     def _handle(self, event: protocol.Event) -> list[protocol.Effect]:
         with self._lock:
             before = self._machine.phase, self._machine.generation
-            rescales = len(self._machine.history)
             last = self._machine.history[-1:]
             effects = self._machine.handle(event, time.monotonic())
             after = self._machine.phase, self._machine.generation
             if before != after:
                 _log.info(after[0].value, generation=after[1], after=repr(event)[:200])
-            for each in self._machine.history[-1:]:
-                if rescales != len(self._machine.history) or last != [each]:
-                    _log.info("rescale", **each)
+            if self._machine.history[-1:] != last:
+                _log.info("rescale", **self._machine.history[-1])
             for effect in effects:
                 self._carry_out(effect)
             return effects

@@ -17,13 +17,11 @@ from wallaroo.state.delta import Content
 from wallaroo.state.entries import (
     Block,
     as_entries,
-    base_key,
-    base_keys,
     open_block,
     place_range,
     point_key,
 )
-from wallaroo.state.live import Place
+from wallaroo.state.live import Place, stored_at
 from wallaroo.state.parcels import Entries, Last, Parcel, UpTo
 from wallaroo.state.store import Store
 
@@ -258,10 +256,7 @@ class Donor:
     def _moving(self, place: Place, block: Block) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
         """By receiver, the entries of a block that move, as the base has them."""
         keys, values = open_block(block)
-        if place.counts:
-            where = base_keys(place.number, keys)
-        else:
-            where = [base_key(place.number, place.point(key), key) for key in keys]
+        where = stored_at(place, keys)
         chosen: dict[int, list[int]] = {}
         for index, at in enumerate(where):
             point = at[2:10]

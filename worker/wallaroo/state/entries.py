@@ -199,7 +199,7 @@ class Form:
 def open_block(block: Block) -> tuple[list[Key], list[Any]]:
     """Keys and values of a block. Raises `StateDamaged`."""
     try:
-        keys, values, *layout = _Unpickler(io.BytesIO(block.payload)).load()
+        keys, values, *layout = load_builtin(block.payload)
         if layout:
             names, odd = layout
             values = named(names, values, odd)
@@ -215,7 +215,7 @@ def open_rows(block: Block) -> tuple[list[Key], list[Any], tuple[str, ...]] | No
     if block.kind != ATTRIBUTES:
         return None
     with contextlib.suppress(Exception):  # whoever opens it as usual says what is wrong
-        keys, rows, names, odd = _Unpickler(io.BytesIO(block.payload)).load()
+        keys, rows, names, odd = load_builtin(block.payload)
         if not odd and type(names) is tuple and len(keys) == len(rows) == block.entries:
             return keys, rows, names
     return None
@@ -235,6 +235,11 @@ def _builtin(value: Any) -> bytes:
     buffer = io.BytesIO()
     _Pickler(buffer, 5).dump(value)
     return buffer.getvalue()
+
+
+def load_builtin(data: bytes) -> Any:
+    """The value of a pickle that names no class; raises whatever is wrong with any other."""
+    return _Unpickler(io.BytesIO(data)).load()
 
 
 class _NotBuiltin(Exception):

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from wallaroo.partitioning import hash_key, normalize_key
-from wallaroo.state.entries import Block, Form, Key
+from wallaroo.state.entries import Block, Form, Key, base_key, base_keys
 
 #: Most entries of a block, and of a slice of other work.
 CHUNK = 256
@@ -340,6 +340,13 @@ class Place:
         for key, value in zip(keys, values, strict=True):
             if key not in rest and key not in stored:
                 stored[key] = kind, value
+
+
+def stored_at(place: "Place", keys: list[Key]) -> list[bytes]:
+    """Where the base keeps entries of a place."""
+    if place.counts:
+        return base_keys(place.number, keys)
+    return [base_key(place.number, place.point(key), key) for key in keys]
 
 
 def exact(key: Key) -> Key:

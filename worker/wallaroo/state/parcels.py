@@ -4,12 +4,11 @@ Entries travel as the base stores them, key and bytes, so no class of the applic
 the way.
 """
 
-import io
 import pickle
 from typing import NamedTuple
 
 from wallaroo.errors import message_of
-from wallaroo.state.entries import StateDamaged
+from wallaroo.state.entries import StateDamaged, load_builtin
 
 
 class Entries(NamedTuple):
@@ -36,11 +35,6 @@ Parcel = Entries | UpTo | Last
 _KINDS: tuple[type[Entries], type[UpTo], type[Last]] = (Entries, UpTo, Last)
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> None:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-
 def encode_parcel(parcel: Parcel) -> bytes:
     """A parcel as bytes."""
     return pickle.dumps((_KINDS.index(type(parcel)), *parcel), 5)
@@ -53,7 +47,7 @@ def decode_parcel(data: bytes) -> Parcel:
     Last(place=3)
     """
     try:
-        kind, *fields = _Unpickler(io.BytesIO(data)).load()
+        kind, *fields = load_builtin(data)
         if kind == 0:
             keys, values = fields
             if len(keys) != len(values) or {*map(type, keys), *map(type, values)} - {bytes}:

@@ -66,10 +66,6 @@ class Staging:
         """Whether all of it has come, and is on disk."""
         return not self._awaited and self._complete
 
-    def awaits(self, donor: int, place: int) -> bool:
-        """Whether something of a place is still to come."""
-        return (donor, place) in self._awaited
-
     @property
     def awaited(self) -> frozenset[tuple[int, int]]:
         """(donor, place) of what is still to come."""

@@ -34,11 +34,10 @@ from wallaroo.state.entries import (
     StateDamaged,
     as_entries,
     base_key,
-    base_keys,
     open_block,
     open_rows,
 )
-from wallaroo.state.live import CHUNK, MISSING, Live, Place
+from wallaroo.state.live import CHUNK, MISSING, Live, Place, stored_at
 from wallaroo.state.native import AVAILABLE, NativePlace, new_merge
 from wallaroo.state.settlement import Settlement, Tenure
 from wallaroo.state.staging import Staging
@@ -499,10 +498,7 @@ class Store:
             keys, values = [keys[index] for index in new], [values[index] for index in new]
         if self._cache is not None or len(merge.blocks) >= merge.oldest:
             seen.update(keys)  # else nobody will ask: growing a large set takes long
-        if place.counts:
-            where = base_keys(place.number, keys)
-        else:
-            where = [base_key(place.number, place.point(key), key) for key in keys]
+        where = stored_at(place, keys)
         if merge.native is not None:
             merge.native.put(rank, where, as_entries(block.kind, values))
             return
