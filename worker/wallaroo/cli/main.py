@@ -34,6 +34,8 @@ from wallaroo.runtime.worker import die_with_parent, keep_from_children, run_wor
 
 #: What can't start exits with 2, what stops by a failure with 1, what is killed with 130.
 _CANNOT_START, _FAILED, _KILLED = 2, 1, 130
+#: Seconds for a run to answer: worker 0 may be starting again.
+_PATIENCE = 30.0
 
 _PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -231,7 +233,9 @@ def status(directory: Path | None, as_json: bool) -> None:
         return
     with Client(address) as client:
         found = _answer(client, at)
-    if as_json:
+    if found is None:
+        _show_outcome(at, as_json)
+    elif as_json:
         click.echo(json.dumps(found))
     else:
         show.status(Console(), found)
@@ -310,6 +314,8 @@ def scale(directory: Path | None, workers: int) -> None:
     console = Console()
     with Client(address) as client:
         first = _answer(client, at)
+        if first is None:
+            _refuse(f"the run in {at.path} has ended")
         before = {each["attempt"] for each in first["rescales"]}
         _ask_for(at, workers)
         if first["members"] == list(range(workers)) and not first["rescale"]:
@@ -370,11 +376,18 @@ def _follow(
         view.update(found)
 
 
-def _answer(client: Client, at: Directory) -> dict[str, Any]:
-    try:
-        return client.status()
-    except Unreachable as error:
-        _refuse(f"the run in {at.path} does not answer ({error}); it may be starting or ending")
+def _answer(client: Client, at: Directory) -> dict[str, Any] | None:
+    """How the run is, as soon as it says: worker 0 may be starting again. None if it has ended."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return client.status()
+        except Unreachable as error:
+            if not at.locked:
+                return None
+            if time.monotonic() > until:
+                _refuse(f"the run in {at.path} does not answer ({error})")
+            time.sleep(0.1)
 
 
 def _load(app: str, arguments: tuple[str, ...]) -> Program:

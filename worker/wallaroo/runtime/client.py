@@ -16,9 +16,14 @@ class Unreachable(Exception):
 
 
 class Client:
-    """A connection to the coordinator at `address`."""
+    """A connection to the coordinator at `address`.
 
-    def __init__(self, address: str) -> None:
+    patience: seconds until a call is given up. Worker 0 may be busy with events, and the machine
+        with others.
+    """
+
+    def __init__(self, address: str, patience: float = 15.0) -> None:
+        self._patience = patience
         self._channel = grpc.insecure_channel(address, options=CONTROL_OPTIONS)
         self._stub = control_pb2_grpc.CoordinatorStub(self._channel)
 
@@ -28,27 +33,27 @@ class Client:
     def __exit__(self, *raised: object) -> None:
         self._channel.close()
 
-    def status(self, timeout: float = 2.0) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """What `wallaroo status --json` prints. Raises `Unreachable`."""
         try:
-            return status_dict(self._stub.Status(pb.StatusRequest(), timeout=timeout))
+            return status_dict(self._stub.Status(pb.StatusRequest(), timeout=self._patience))
         except grpc.RpcError as error:
             raise Unreachable(error.details()) from error
 
-    def rescale(self, base: int, assignment: Assignment, timeout: float = 5.0) -> str:
+    def rescale(self, base: int, assignment: Assignment) -> str:
         """Ask for another assignment, rewritten from version `base`.
 
         Returns why it has not begun; empty if it has. Raises `Unreachable`.
         """
         request = pb.RescaleRequest(base=base, assignment=assignment_message(assignment))
         try:
-            return str(self._stub.Rescale(request, timeout=timeout).refusal)
+            return str(self._stub.Rescale(request, timeout=self._patience).refusal)
         except grpc.RpcError as error:
             raise Unreachable(error.details()) from error
 
-    def stop(self, timeout: float = 2.0) -> None:
+    def stop(self) -> None:
         """Ask for a final barrier, after which all workers end. Raises `Unreachable`."""
         try:
-            self._stub.Stop(pb.StopRequest(), timeout=timeout)
+            self._stub.Stop(pb.StopRequest(), timeout=self._patience)
         except grpc.RpcError as error:
             raise Unreachable(error.details()) from error

@@ -37,6 +37,8 @@ from wallaroo.runtime.worker import FAILED
 _LOOK, _ASK = 0.02, 0.5
 #: The same until the application runs.
 _ASK_FIRST = 0.1
+#: Seconds for the coordinator to answer, before the processes are looked at again.
+_ANSWER = 2.0
 #: Seconds for a worker to end when it is told to by a signal.
 _PATIENCE = 2.0
 #: At which of its deaths, without a checkpoint in between, a worker is given up.
@@ -142,7 +144,7 @@ class Runner:
                 raise InputError(
                     f"can't use {self._directory.path}: {error.strerror or error}"
                 ) from None
-            with Client(sockets.coordinator) as client:
+            with Client(sockets.coordinator, _ANSWER) as client:
                 self._watch(client, view, lambda w: self._spawn(w, lock, sockets.path))
             status = self._last_status()
             if status["phase"] == Phase.FAILED.value:  # who said why was killed on its way out
