@@ -170,8 +170,13 @@ class Run:
 
     def children(self) -> list[int]:
         """The processes of all its workers, of those that join or leave, too."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return list(map(int, path.read_text().split()))
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended
+                title = (process / "cmdline").read_text()
+                if title.startswith("wallaroo worker ") and f" --dir {self.dir} " in title:
+                    found.append(int(process.name))
+        return found
 
     def kill(self) -> None:
         if self.process.poll() is None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -202,11 +203,16 @@ def test_an_applications_name_is_shown_as_it_is(begin: Callable[..., Run]) -> No
     assert "was stopped" in cli("status", "--dir", str(run.dir)).stdout
 
 
-def test_a_stop_whose_drain_fails_says_so(begin: Callable[..., Run]) -> None:
-    step = "time.sleep(0.5) or (_ for _ in ()).throw(ValueError('late')) if number > 2 else 0"
+def test_a_stop_whose_drain_fails_says_so(begin: Callable[..., Run], tmp_path: Path) -> None:
+    late = "[time.sleep(0.01) for _ in iter(lambda: os.path.exists('late'), True)]"
+    step = f"number > 2 and ({late}, (_ for _ in ()).throw(ValueError('late')))"
     run = begin(step=step, apply="time.sleep(0.05)", last=10**6)
     run.until_running()
-    done = cli("stop", "--dir", str(run.dir))
+    with ThreadPoolExecutor() as thread:
+        stopping = thread.submit(cli, "stop", "--dir", str(run.dir))
+        until(lambda: run.status()["stop_requested"])
+        (tmp_path / "late").touch()
+        done = stopping.result()
     assert done.returncode == 1
     assert "raised ValueError: late" in done.stderr
     assert run.wait() == 1

@@ -3,7 +3,6 @@
 Options before APP are Wallaroo's, everything after it is the application's.
 """
 
-import contextlib
 import gc
 import io
 import json
@@ -27,10 +26,11 @@ from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.coordinator import HEARTBEAT, MOST_WORKERS
 from wallaroo.runtime.directory import Directory, default_directory
+from wallaroo.runtime.forking import serve
 from wallaroo.runtime.options import Options
 from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
 from wallaroo.runtime.worker import FAILED as WORKER_FAILED
-from wallaroo.runtime.worker import die_with_parent, keep_from_children, run_worker
+from wallaroo.runtime.worker import run_worker
 
 #: What can't start exits with 2, what stops by a failure with 1, what is killed with 130.
 _CANNOT_START, _FAILED, _KILLED = 2, 1, 130
@@ -183,8 +183,6 @@ def run(
 @click.argument("app", metavar="APP.py")
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
 @_engine_options
-@click.option("--parent", type=int, hidden=True)
-@click.option("--lock", type=int, hidden=True)
 def worker(
     worker: int,
     workers: int | None,
@@ -192,18 +190,12 @@ def worker(
     sockets: Path,
     app: str,
     arguments: tuple[str, ...],
-    parent: int | None,
-    lock: int | None,
     interval: float,
     cache: int | None,
     on_error: tuple[str, Path] | None,
     patience: float,
 ) -> None:
     """Run one worker process; `wallaroo run` starts as many as it needs."""
-    if parent is not None:
-        die_with_parent(parent)
-    if lock is not None:
-        keep_from_children(lock)
     logs.configure(worker=worker)
     # Most objects here are state that lives long; to look for cycles among young ones as often as
     # by default costs a twentieth. The application's own setting, if any, comes later and wins.
@@ -219,6 +211,14 @@ def worker(
     dead_letters = on_error[1] if on_error else None
     options = Options(workers, interval, cache, dead_letters, patience)
     _leave(run_worker(program, worker, options, at, sockets))
+
+
+@cli.command(hidden=True)
+@click.argument("runner", type=int)
+@click.argument("lock", type=int)
+def fork_server(runner: int, lock: int) -> None:
+    """Fork worker processes, as the runner asks over a file descriptor."""
+    serve(runner, lock, lambda arguments: _leave(cli.main(arguments, standalone_mode=False) or 0))
 
 
 @cli.command()
@@ -268,17 +268,17 @@ def stop(directory: Path | None) -> None:
     if address is None:
         _refuse(f"no run lives in {at.path}")
     with Client(address) as client:
-        try:
-            client.stop()
-        except Unreachable as error:
-            _refuse(f"the run in {at.path} does not answer ({error})")
-        told = time.monotonic()
+        began, told = time.monotonic(), 0.0
         while at.locked and at.outcome() is None:
-            time.sleep(0.05)
-            if time.monotonic() - told > 1:  # a coordinator that was restarted does not know
-                told = time.monotonic()
-                with contextlib.suppress(Unreachable):
+            now = time.monotonic()
+            if now - told > 1:  # again and again: a coordinator that is restarted does not know
+                try:
                     client.stop()
+                    told = now
+                except Unreachable as error:  # it is starting again, or has just ended
+                    if not told and now - began > _PATIENCE:
+                        _refuse(f"the run in {at.path} does not answer ({error})")
+            time.sleep(0.05)
     outcome = at.outcome()
     if outcome and outcome["ended"] not in ("ended", "stopped"):
         show.outcome(Console(stderr=True), outcome)

@@ -91,8 +91,8 @@ class Attempt:
         self.joins = joins
         self.donor: Donor | None = None
         self.staging: Staging | None = None
-        #: Its streams are being opened, or are open.
-        self.ready = False
+        #: Its database is being opened; and its streams are, or are open.
+        self.opening = self.ready = False
         #: The epoch of its switch, once that is injected.
         self.switch = 0
         self._worker = worker
@@ -101,6 +101,11 @@ class Attempt:
         found = moves(to.old, to.new)
         self._gives = [move for move in found if move.donor == worker]
         self._gets = [move for move in found if move.receiver == worker]
+        #: What is to be staged, if anything is.
+        self.mark: StagingMark | None = None
+        if self._gets:
+            ranges = tuple((move.start, move.end) for move in self._gets)
+            self.mark = StagingMark(f"{to.generation}-{to.attempt}", ranges)
 
     @property
     def joiners(self) -> set[int]:
@@ -124,14 +129,15 @@ class Attempt:
         self,
         engine: Engine,
         store: Store,
-        open_staging: Callable[[StagingMark], Base],
+        base: Base | None,
         clock: Callable[[], float],
         wake: Callable[[Outgoing], None],
         take: Callable[[int, bytes], None],
     ) -> tuple[list[Outgoing], dict[tuple[int, int], Incoming]]:
         """The ends of the streams that it needs, by channel and sender where they come in.
 
-        wake: called with what has something to send. take: called with a donor's parcels.
+        base: an empty database for what it gets. wake: called with what has something to send.
+        take: called with a donor's parcels.
         """
         self.ready = True
         to = self.to
@@ -145,11 +151,10 @@ class Attempt:
             outlets = {receiver: Consignment(receiver, wake) for receiver in receivers}
             self.donor = Donor(store, self._gives, outlets, clock)
             outgoing.extend(outlets.values())
-        if self._gets:
-            ranges = tuple((move.start, move.end) for move in self._gets)
-            mark = StagingMark(f"{to.generation}-{to.attempt}", ranges)
+        if self.mark:
+            assert base
             donors = sorted({move.donor for move in self._gets})
-            self.staging = staging = Staging(mark, open_staging(mark), donors, to.places.values())
+            self.staging = staging = Staging(self.mark, base, donors, to.places.values())
             for donor in donors:
                 arrivals = _Arrivals(donor, lambda: staging.has_room, take)
                 self._arrivals.append(arrivals)

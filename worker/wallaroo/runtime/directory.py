@@ -263,3 +263,14 @@ def worker_socket(sockets: Path, worker: int) -> Path:
 def worker_address(sockets: Path, worker: int) -> str:
     """Where a worker's exchanges listen."""
     return f"unix:{worker_socket(sockets, worker)}"
+
+
+def keep_from_children(lock: int) -> None:
+    """Close `lock` in processes that user code forks: it is held by workers alone."""
+
+    def close() -> None:
+        with contextlib.suppress(OSError):
+            os.close(lock)
+
+    os.register_at_fork(after_in_child=close)
+    os.set_inheritable(lock, False)

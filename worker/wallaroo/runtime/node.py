@@ -47,6 +47,7 @@ from wallaroo.protocol.member import (
 from wallaroo.protocol.messages import Enlist, FromWorker, Recover, Register, ToWorker
 from wallaroo.runtime.attempt import Attempt, Bases, Incoming, Outgoing, owned, remote
 from wallaroo.runtime.identity import identify, keep
+from wallaroo.state.base import Base
 from wallaroo.state.codec import Codec
 from wallaroo.state.entries import StateDamaged, StateRefused
 from wallaroo.state.settlement import Tenure
@@ -689,19 +690,30 @@ class Node:
                     self._disk.remove(folder / name / file)
 
     def _maybe_enlisted(self) -> None:
-        """Open the streams of an attempt once the last rescale is settled here."""
+        """Open what an attempt needs once the last rescale is settled here."""
         attempt, engine, store = self._attempt, self.engine, self._store
-        if attempt is None or attempt.ready or not engine or not store:
+        if attempt is None or attempt.opening or not engine or not store or not store.settled:
             return
-        if not store.settled:
+        attempt.opening = True
+        mark = attempt.mark
+        if mark is None:
+            self._enlisted(attempt, None)
+            return
+        # Not here: events go on meanwhile.
+        folder = self._staging_folder(mark)
+        self.submit(
+            lambda: self._bases.open(folder), lambda base: self._enlisted(attempt, base), self._fail
+        )
+
+    def _enlisted(self, attempt: Attempt, base: Base | None) -> None:
+        """Open the streams of an attempt, unless it has been given up."""
+        engine, store = self.engine, self._store
+        if attempt is not self._attempt or not engine or not store:
+            if base and attempt.mark:
+                self._discarded.append(Staging(attempt.mark, base))
             return
         outgoing, incoming = attempt.open(
-            engine,
-            store,
-            lambda mark: self._bases.open(self._staging_folder(mark)),
-            self._clock,
-            self.host.wake_sender,
-            self._has_come,
+            engine, store, base, self._clock, self.host.wake_sender, self._has_come
         )
         to = attempt.to
         event = IsEnlisted(to.generation, to.attempt)

@@ -7,9 +7,7 @@ starts those that are to join and asks the coordinator for a rescale, until it h
 """
 
 import contextlib
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +26,7 @@ from wallaroo.protocol.manifest import Manifest
 from wallaroo.runtime.application import Program
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory, Sockets, worker_socket
+from wallaroo.runtime.forking import ForkServer, Start, WorkerProcess
 from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.options import Options
 from wallaroo.runtime.scaler import Scaler
@@ -48,6 +47,11 @@ _RESTART, _LONGEST_RESTART = 0.05, 2.0
 _OVER = {Phase.ENDED.value, Phase.FAILED.value}
 #: How many times a worker's patience worker 0 may leave a question for the status unanswered.
 _COORDINATOR = 3
+
+
+#: What forks the workers. -P: modules come from where Python and the application are, not from
+#: this folder. -u: what user code prints is in the log at once.
+_FORK_SERVER = [sys.executable, "-u", "-P", "-m", "wallaroo", "fork-server"]
 
 
 class Interrupted(Exception):
@@ -88,7 +92,7 @@ class _Process:
     """A worker's process, or the time at which its successor starts."""
 
     worker: int
-    process: subprocess.Popen[bytes] | None = None
+    process: WorkerProcess | None = None
     restart_at: float = 0.0
     #: It has ended because the application has.
     ended: bool = False
@@ -132,20 +136,22 @@ class Runner:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         outcome: dict[str, Any] = {"ended": "killed", "error": None}
+        server = None
         try:
             try:
+                server = ForkServer(_FORK_SERVER, lock)
                 self._scaler.begin(members, self._options.workers)
                 self._directory.write_control(sockets.coordinator)
                 for worker in sorted(self._scaler.needed):
                     self._processes.append(
-                        _Process(worker, self._spawn(worker, lock, sockets.path))
+                        _Process(worker, self._spawn(worker, server, sockets.path))
                     )
             except OSError as error:
                 raise InputError(
                     f"can't use {self._directory.path}: {error.strerror or error}"
                 ) from None
             with Client(sockets.coordinator, _ANSWER) as client:
-                self._watch(client, view, lambda w: self._spawn(w, lock, sockets.path))
+                self._watch(client, view, lambda w: self._spawn(w, server, sockets.path))
             status = self._last_status()
             if status["phase"] == Phase.FAILED.value:  # who said why was killed on its way out
                 raise Stopped(Failure(**status["error"]), self._directory.log(0))
@@ -159,6 +165,8 @@ class Runner:
             raise
         finally:
             self._kill()
+            if server:
+                server.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
             status = self._last_status()
@@ -198,31 +206,18 @@ class Runner:
             )
         return text
 
-    def _spawn(self, worker: int, lock: int, sockets: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, worker: int, server: ForkServer, sockets: Path) -> WorkerProcess:
         worker_socket(sockets, worker).unlink(missing_ok=True)
         # -P: modules come from where Python and the application are, not from this folder.
-        command = [sys.executable, "-u", "-P", "-m", "wallaroo", "worker"]
-        command += ["--worker", str(worker), *self._options.flags()]
-        command += ["--parent", str(os.getpid()), "--lock", str(lock)]
-        command += ["--dir", str(self._directory.path), "--sockets", str(sockets)]
-        command += ["--", str(self._program.path), *self._program.arguments]
-        with self._directory.log(worker).open("ab") as log:
-            return subprocess.Popen(  # noqa: S603  our own interpreter
-                command,
-                cwd=self._cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the runner, which tells the workers
-                pass_fds=(lock,),  # held until the last of them is gone
-            )
+        arguments = ["worker", "--worker", str(worker), *self._options.flags()]
+        arguments += ["--dir", str(self._directory.path), "--sockets", str(sockets)]
+        arguments += ["--", str(self._program.path), *self._program.arguments]
+        return server.start(Start(arguments, self._cwd, self._directory.log(worker)))
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
 
-    def _watch(
-        self, client: Client, view: View, spawn: Callable[[int], subprocess.Popen[bytes]]
-    ) -> None:
+    def _watch(self, client: Client, view: View, spawn: Callable[[int], WorkerProcess]) -> None:
         asked = 0.0
         self._answered = over = time.monotonic()
         while not all(each.ended for each in self._processes):
@@ -244,9 +239,7 @@ class Runner:
                 self._ask(client, view, spawn)
             time.sleep(_LOOK)
 
-    def _ask(
-        self, client: Client, view: View, spawn: Callable[[int], subprocess.Popen[bytes]]
-    ) -> None:
+    def _ask(self, client: Client, view: View, spawn: Callable[[int], WorkerProcess]) -> None:
         try:
             status = client.status()
             self._stop_told = bool(self._signals)
@@ -273,7 +266,7 @@ class Runner:
         status: dict[str, Any],
         client: Client,
         view: View,
-        spawn: Callable[[int], subprocess.Popen[bytes]],
+        spawn: Callable[[int], WorkerProcess],
     ) -> None:
         """Bring about as many workers as are asked for."""
         running = {each.worker for each in self._processes}
@@ -339,7 +332,7 @@ class Runner:
         now: float,
         view: View,
         client: Client,
-        spawn: Callable[[int], subprocess.Popen[bytes]],
+        spawn: Callable[[int], WorkerProcess],
     ) -> None:
         """Start a worker again that has died. Raises `Stopped` and `WorkerEnded`."""
         if each.process is None:
@@ -438,9 +431,8 @@ class Runner:
         for process in alive:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            except TimeoutError:
                 process.kill()
-                process.wait()
 
 
 def _check_connectors(graph: Graph, dead_letters: Path | None) -> None:

@@ -6,12 +6,10 @@ one event loop. The connection to the coordinator has a thread of its own, block
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import os
 import queue
 import shutil
-import signal
 import sys
 import threading
 import time
@@ -41,6 +39,7 @@ from wallaroo.runtime.coordinator import CONTROL_OPTIONS, HEARTBEAT, Coordinator
 from wallaroo.runtime.directory import (
     Directory,
     coordinator_address,
+    keep_from_children,
     lock_folder,
     worker_address,
 )
@@ -74,34 +73,6 @@ _TURNS = 4
 _CLOSING = 1.0
 
 _log = structlog.get_logger("wallaroo.worker")
-
-
-def die_with_parent(parent: int) -> None:
-    """End this process when the process `parent`, which started it, ends, however it does."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
-        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    if sys.platform != "linux":
-        threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-def keep_from_children(lock: int) -> None:
-    """Close `lock` in processes that user code forks: it is held by workers alone."""
-
-    def close() -> None:
-        with contextlib.suppress(OSError):
-            os.close(lock)
-
-    os.register_at_fork(after_in_child=close)
-    os.set_inheritable(lock, False)
 
 
 class Worker:
@@ -153,7 +124,7 @@ class Worker:
             ),
             self,
             RealDisk(),
-            _Bases(self._threads),
+            _Bases(),
             Codec(AllowList([self.program.path.parent])),
             time.perf_counter,
             uuid.uuid4().hex,
@@ -482,13 +453,13 @@ class _Garbage:
 
 
 class _Bases:
-    """Databases of this machine. threads: one that steps back, so that a database's own do, too."""
+    """Databases of this machine. They are opened by a thread that steps back: their own do, too."""
 
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "databases", initializer=_step_back)
 
     def open(self, path: Path) -> Base:
-        return self._threads.submit(RocksBase, path).result()
+        return self._thread.submit(RocksBase, path).result()
 
     def remove(self, path: Path) -> None:
         if path.is_dir():
