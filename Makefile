@@ -17,8 +17,8 @@ setup: .venv/ready
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-## Word count over the King James text on 3 workers: where keys live, and the top words; then many
-## times over, rescaled from 3 to 4 and 2 workers meanwhile, with every count checked.
+## Word count over the King James text on 3 workers: where keys live, and the top words; then again
+## and again, rescaled from 3 to 4 and 2 workers meanwhile, with every count checked.
 demo: setup
 	@rm -rf $(OUT) && mkdir -p $(OUT)
 	$(BIN)/wallaroo run --workers 3 --dir $(OUT)/dir $(EXAMPLE)/word_count.py --out $(OUT)/counts.txt
