@@ -150,6 +150,7 @@ class Worker:
                 self._folder,
                 self._options.cache,
                 FileSinkConfig(dead_letters) if dead_letters else None,
+                self._options.everywhere,
             ),
             self,
             RealDisk(),
@@ -199,7 +200,14 @@ class Worker:
             manifest = manifest.for_program(graph.places, found)
         except ValueError as error:
             raise InputError(f"{error}; start anew with another --dir, or put it back") from None
-        machine = protocol.Coordinator(manifest, self.program.fingerprint, self._options.interval)
+        options = self._options
+        machine = protocol.Coordinator(
+            manifest,
+            self.program.fingerprint,
+            options.interval,
+            grace=options.grace,
+            drain_time=options.drain_time,
+        )
         service = CoordinatorService(
             machine,
             manifests,
@@ -434,6 +442,8 @@ class Worker:
             keys=store.keys if store else 0,
             waiting=[f"{what}: {why}" for what, why in sorted(self._waiting.items())],
             dead_letters=counters.dead,
+            connections=self.node.connections,
+            lost=self.node.lost,
         )
 
 
