@@ -104,6 +104,13 @@ def _engine_options(command: Any) -> Any:
             show_default=True,
             help="Silence after which a worker counts as lost.",
         ),
+        click.option(
+            "--metrics-port",
+            "metrics",
+            type=click.IntRange(1, 65535),
+            metavar="PORT",
+            help="Serve metrics for Prometheus on 127.0.0.1: worker N on PORT + N.  [default: off]",
+        ),
         # Of no use on one machine, where sources would listen on the same port: for workers that
         # have an address each, and for tests.
         click.option("--listen-everywhere", "everywhere", is_flag=True, hidden=True),
@@ -146,6 +153,7 @@ def run(
     everywhere: bool,
     grace: float,
     drain_time: float,
+    metrics: int | None,
 ) -> None:
     """Run an application on this machine until its sources end.
 
@@ -165,7 +173,7 @@ def run(
     view = show.Live(console) if console.is_terminal else show.Log()
     dead_letters = cwd / on_error[1] if on_error else None
     options = Options(
-        workers, interval, cache, dead_letters, patience, everywhere, grace, drain_time
+        workers, interval, cache, dead_letters, patience, everywhere, grace, drain_time, metrics
     )
     with view:
         try:
@@ -215,6 +223,7 @@ def worker(
     everywhere: bool,
     grace: float,
     drain_time: float,
+    metrics: int | None,
 ) -> None:
     """Run one worker process; `wallaroo run` starts as many as it needs."""
     if parent is not None:
@@ -235,7 +244,7 @@ def worker(
         _leave(WORKER_FAILED)
     dead_letters = on_error[1] if on_error else None
     options = Options(
-        workers, interval, cache, dead_letters, patience, everywhere, grace, drain_time
+        workers, interval, cache, dead_letters, patience, everywhere, grace, drain_time, metrics
     )
     _leave(run_worker(program, worker, options, at, sockets))
 

@@ -69,6 +69,28 @@ class Counters:
             self.dead + other.dead,
         )
 
+    def __sub__(self, other: "Counters") -> "Counters":
+        return Counters(
+            self.read - other.read,
+            self.received - other.received,
+            self.written - other.written,
+            self.dead - other.dead,
+        )
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in a worker's dataflow.
+
+    local: events for a later stage of the same worker; held: those for keys whose state is on its
+    way. inbox, outbox: bytes of events that have come from other workers, or go to them.
+    """
+
+    local: int = 0
+    held: int = 0
+    inbox: int = 0
+    outbox: int = 0
+
 
 class _SourceInput:
     """A stage's source on this worker: the partitions that it reads here, one after the other."""
@@ -559,6 +581,26 @@ class Engine:
         """What has been done here so far."""
         found = sum((task.counters for task in self._tasks), self._start)
         return replace(found, dead=self.letters.count) if self.letters else found
+
+    @property
+    def progress(self) -> Counters:
+        """What has been done here since the committed epoch from which it went on."""
+        return self.counters - self._start
+
+    @property
+    def backlog(self) -> Backlog:
+        """What waits here, about."""
+        inboxes = self.inboxes.values()
+        held = [len(events) for task in self._tasks for _, events in task.released]
+        for task in self._tasks:
+            if task.hold:
+                held += map(len, task.hold.events.values())
+        return Backlog(
+            sum(inbox.size for inbox in inboxes if inbox.local),
+            sum(held),
+            sum(inbox.size for inbox in inboxes if not inbox.local),
+            sum(outbox.size for outbox in self.outboxes.values()),
+        )
 
     @property
     def cut(self) -> Counters:

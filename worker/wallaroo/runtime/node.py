@@ -245,6 +245,8 @@ class Node:
         #: Clients are being let go of: what had been lost before, and whether all are gone.
         self._lost_before = 0
         self._clients_gone = True
+        #: What dataflows have done that are abandoned.
+        self._done = Counters()
         #: Marks of dead letters that are not written any more, for when they are again.
         self._left: tuple[dict[str, Any], ...] = ()
         self._services: list[_Services] = []
@@ -261,6 +263,11 @@ class Node:
     def store(self) -> Store | None:
         """The worker's state, once it has been opened."""
         return self._store
+
+    @property
+    def progress(self) -> Counters:
+        """What has been done since this process began, also what had to be done again."""
+        return self._done + self.engine.progress if self.engine else self._done
 
     @property
     def connections(self) -> int:
@@ -367,6 +374,7 @@ class Node:
         self._getting_ready = None
         self._forget_attempt()
         if self.engine:
+            self._done += self.engine.progress
             self.engine.close(keep=list(self._lasting.values()))
             self.engine = None
         for services in self._services:

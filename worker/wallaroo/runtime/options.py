@@ -18,6 +18,8 @@ class Options:
     everywhere: TCP sources listen on all workers, not only on worker 0.
     grace, drain_time: seconds for which a worker that is to leave lets clients in, and in which
         they may then close their connections before it cuts them off.
+    metrics: the port on which worker 0 serves metrics, the others on those that follow; None for
+        nobody.
     """
 
     workers: int | None
@@ -28,6 +30,7 @@ class Options:
     everywhere: bool = False
     grace: float = GRACE
     drain_time: float = DRAIN_TIME
+    metrics: int | None = None
 
     def flags(self) -> list[str]:
         """As `wallaroo worker` takes them."""
@@ -41,5 +44,7 @@ class Options:
             flags += ["--on-error", "dead-letter", str(self.dead_letters)]
         if self.everywhere:
             flags.append("--listen-everywhere")
+        if self.metrics is not None:
+            flags += ["--metrics-port", str(self.metrics)]
         flags += ["--drain-grace", f"{self.grace}s", "--drain-timeout", f"{self.drain_time}s"]
         return flags
