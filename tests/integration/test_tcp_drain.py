@@ -4,6 +4,7 @@ Each worker listens on a port of its own, where pods would have an address of th
 """
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -227,3 +228,38 @@ def test_a_fault_meanwhile_keeps_the_clients_and_the_rescale_is_tried_again(
     assert (record["outcome"], record["lost"]) == ("committed", 0)
     finish(run)
     assert sorted(lines(tmp_path)) == ["a 0 1", "a 1 2", "a 2 3"]
+
+
+@pytest.mark.parametrize(("workers", "to"), [(3, 2), (2, 3)], ids=["leaves", "joins"])
+def test_a_fault_behind_the_switch_leaves_nobody_deaf(
+    workers: int,
+    to: int,
+    write_app: Callable[..., Path],
+    start: Callable[..., Run],
+    ports: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ruling 31: it is a crash for TCP, and then worker 2 listens as the assignment says."""
+    marker = tmp_path / "fault"
+    fault = {"point": "before the switch is reported", "worker": 1, "nth": 1}
+    monkeypatch.setenv("FAULTS", json.dumps([{**fault, "marker": str(marker)}]))
+    options = [*OPTIONS, "--drain-timeout", "500ms"]
+    app = write_app("import faults\n" + APP)
+    run = start(app, ",".join(map(str, ports)), workers=workers, options=options)
+    with connect(ports[0]) as client:
+        run.until_committed()
+        run.ask_for(to)
+        until(marker.exists)
+        if to < workers:
+            with connect(ports[2]) as again:
+                again.sendall(frame(b"a 0"))
+        found = run.until_members(to)
+        assert [each["outcome"] for each in found["rescales"]] == ["aborted", "committed"]
+        client.sendall(frame(b"b 0"))
+        if to > workers:
+            with connect(ports[2]) as again:
+                again.sendall(frame(b"a 0"))
+        until(lambda: sorted(lines(tmp_path)) == ["a 0 1", "b 0 1"])
+    finish(run)
+    assert sorted(lines(tmp_path)) == ["a 0 1", "b 0 1"]

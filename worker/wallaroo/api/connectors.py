@@ -70,6 +70,8 @@ class SourceReader(ABC):
     #: It comes to its end by itself before long, and others of its source on this worker may wait
     #: for that. The others are read in turns.
     finite = False
+    #: It is closed, and has not yet let go of what its successor needs; it wakes the dataflow then.
+    closing = False
     #: Bytes that were sent to it and will never be read: their connections were cut.
     lost = 0
 

@@ -237,8 +237,8 @@ class _Reader(SourceReader):
             for connection in list(self.clients):
                 connection.close()
             self._stopped = True
-            if not self.closed:
-                self.services.wake()
+            self.closing = False
+            self.services.wake()
 
     def _close_listeners(self) -> None:
         for server in self._servers:
@@ -303,6 +303,7 @@ class _Reader(SourceReader):
         self._stopping.set()
 
     def close(self) -> None:
+        self.closing = not self.closed and bool(self._servers)
         self.ended = self.closed = self._stopped = True
         self._stopping.set()
         self._letting_go = None

@@ -301,6 +301,8 @@ class Node:
     def run(self) -> bool:
         """Process for about a slice; whether there is more to do at once."""
         engine, store = self.engine, self._store
+        if self._going_back:
+            self._maybe_go_back()
         if engine is None or store is None or not self._running:
             return False
         clock = self._clock
@@ -391,9 +393,10 @@ class Node:
             if self._getting_ready and not self._jobs:
                 self._maybe_join()
             return
-        why = "work in the background that must be over first" if self._jobs else ""
+        closing = any(reader.closing for reader in self._listening)  # its port is needed again
+        why = "work in the background that must be over first" if self._jobs or closing else ""
         self.host.waiting("recovery", why)
-        if self._jobs:
+        if why:
             return
         self._going_back = None
         try:
