@@ -1,5 +1,6 @@
 """`wallaroo.testing` as a user's own test sees it."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,82 @@ class TestARun:
         assert first.values() == again.values()
 
 
+def lines_of(count: int) -> dict[str, list[str]]:
+    """Of some words often, and of others once."""
+    return {"lines": [f"{number % 17} {number % 5} only-{number}" for number in range(count)]}
+
+
+RESCALES = [(1, 2), (2, 1), (3, 5), (5, 3), (2, [3, 2, 4, 1]), (4, [4]), (3, [1, 8, 2])]
+
+
+@pytest.mark.parametrize(("workers", "rescale"), RESCALES, ids=str)
+class TestARescale:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_loses_nothing_and_counts_nothing_twice(
+        self, workers: int, rescale: int | list[int], seed: int
+    ) -> None:
+        lines = lines_of(400)
+        result = testing.run(word_count(), lines, workers=workers, rescale=rescale, seed=seed)
+        expected = Counter(word for line in lines["lines"] for word in line.split())
+        assert {w: s.count for w, s in result.state("count").items()} == expected
+        assert Counter(result.values()) == Counter(
+            (word, number) for word, count in expected.items() for number in range(1, count + 1)
+        )
+
+    def test_leaves_each_key_with_its_owner(self, workers: int, rescale: int | list[int]) -> None:
+        result = testing.run(word_count(), lines_of(200), workers=workers, rescale=rescale)
+        last = rescale if isinstance(rescale, int) else rescale[-1]
+        assert len(result.states) == last
+        keys = [key for states in result.states for key in states["count"]]
+        assert len(keys) == len(set(keys))
+        assert all(states["count"] for states in result.states), "they share them"
+
+    def test_keeps_the_order_of_a_key(self, workers: int, rescale: int | list[int]) -> None:
+        result = testing.run(word_count(), lines_of(300), workers=workers, rescale=rescale)
+        last: dict[str, int] = {}
+        for word, number in result.values():
+            assert number == last.get(word, 0) + 1
+            last[word] = number
+
+
+def test_a_rescale_moves_where_a_file_is_read(tmp_path: Path) -> None:
+    lines_each = 300
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_text(
+            "".join(f"{name}{n % 7}\n" for n in range(lines_each))
+        )
+    lines = wallaroo.source("book", wallaroo.FileSourceConfig("book", tmp_path / "*.txt"))
+    counts = lines.to(split).key_by(word_itself).to(count)
+    application = wallaroo.build_application("word count", counts.to_sink(_sink()))
+    result = testing.run(application, workers=2, rescale=[4, 1, 3])
+    assert sum(state.count for state in result.state("count").values()) == 4 * lines_each
+
+
+def test_a_generator_goes_on_after_a_rescale() -> None:
+    numbers = wallaroo.source("numbers", wallaroo.GenSourceConfig("numbers", Thousand()))
+    application = wallaroo.build_application(
+        "numbers", numbers.to_sink(wallaroo.FileSinkConfig[int]("out", encode_number))
+    )
+    result = testing.run(application, workers=2, rescale=[1, 3, 2])
+    assert result.values() == list(range(1000, 0, -1))
+
+
+def test_a_rescale_of_a_step_whose_state_can_not_be_stored_fails_with_its_name() -> None:
+    lines = wallaroo.source("lines", wallaroo.TCPSourceConfig("lines", "h", 1, decode))
+    application = wallaroo.build_application(
+        "odd", lines.key_by(word_itself).to(keep_function).to_sink(_sink())
+    )
+    assert testing.run(application, LINES, workers=2).state("odd")
+    with pytest.raises(testing.ApplicationFailed, match="odd"):
+        testing.run(application, LINES, workers=2, rescale=3)
+
+
+@pytest.mark.parametrize("rescale", [0, [2, 0], -1])
+def test_a_rescale_to_no_worker_is_refused(rescale: int | list[int]) -> None:
+    with pytest.raises(ValueError, match="there must be at least 1 worker"):
+        testing.run(word_count(), LINES, rescale=rescale)
+
+
 def test_seeds_make_workers_take_turns_differently() -> None:
     lines = {"lines": [f"{number} {number % 7}" for number in range(300)]}
     orders = {
@@ -111,6 +188,16 @@ def test_a_source_that_listens_must_be_given_its_events() -> None:
         testing.run(word_count())
 
 
+class Odd:
+    function: object = None
+
+
+@wallaroo.state_computation(name="odd", state=Odd)
+def keep_function(line: str, state: Odd) -> tuple[str, int]:
+    state.function = lambda: line
+    return (line, 1)
+
+
 class CountDown:
     left = 3
 
@@ -120,6 +207,10 @@ class CountDown:
     def apply(self, previous: int) -> int | None:
         self.left = previous - 1
         return self.left or None
+
+
+class Thousand(CountDown):
+    left = 1000
 
 
 def test_a_generator_needs_no_other_part_of_the_users() -> None:

@@ -4,7 +4,7 @@
 
     def test_counts():
         application = word_count.application_setup(["word_count"])
-        result = testing.run(application, {"lines": ["a b", "a"]}, workers=3)
+        result = testing.run(application, {"lines": ["a b", "a"]}, workers=3, rescale=5)
         assert sorted(result.values()) == [("a", 1), ("a", 2), ("b", 1)]
 
 The stages, exchanges, codec and barriers are the real ones; workers take turns, in an order that
@@ -12,6 +12,7 @@ The stages, exchanges, codec and barriers are the real ones; workers take turns,
 """
 
 import inspect
+import math
 import random
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -25,17 +26,28 @@ from wallaroo.api.steps import Encoder
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.engine import Engine
 from wallaroo.dataflow.exchange import Outbox
+from wallaroo.dataflow.failures import refused
 from wallaroo.dataflow.graph import Graph, build_graph
 from wallaroo.disk import RealDisk
 from wallaroo.errors import DataflowError, Failure, InputError
 from wallaroo.partitioning import Assignment, partition_point
+from wallaroo.partitioning.rewrite import Move, moves, rewrite
+from wallaroo.protocol.manifest import Staging as StagingMark
 from wallaroo.state.allowlist import AllowList
 from wallaroo.state.codec import Codec, CodecError
-from wallaroo.state.memory import memory_store
+from wallaroo.state.entries import StateRefused, base_key
+from wallaroo.state.memory import MemoryBase, memory_store
+from wallaroo.state.parcels import Entries, Last, encode_parcel
+from wallaroo.state.settlement import Tenure
+from wallaroo.state.staging import Staging
+from wallaroo.state.store import Store
 
 __all__ = ["ApplicationFailed", "Result", "run"]
 
 T = TypeVar("T")
+
+#: Events before a rescale, where inputs do not say how many there are.
+_PORTION = 100
 
 
 class ApplicationFailed(Exception):
@@ -78,6 +90,7 @@ def run(
     inputs: Mapping[str, Sequence[Any]] | None = None,
     *,
     workers: int = 1,
+    rescale: int | Sequence[int] = (),
     seed: int = 0,
 ) -> Result:
     r"""Run `application` until its sources end, and return what came of it.
@@ -92,24 +105,32 @@ def run(
     inputs: by the name of a source, the events that it gives, after its decoder. Generators and
         files that are not named give their own; a source that listens must be named.
     workers: how many workers share the keys; events travel between them as bytes.
+    rescale: to how many workers to rescale on the way, once or several times: after equal shares
+        of the events in `inputs`, or after a hundred events each if there are none. State travels
+        as bytes then.
     seed: of the order in which they take turns.
 
     Raises `ApplicationFailed` when a step fails, ValueError if `inputs` does not fit.
     """
-    return _Cluster(application, dict(inputs or {}), workers, seed).run()
+    rescales = [rescale] if isinstance(rescale, int) else list(rescale)
+    if min([workers, *rescales]) < 1:
+        raise ValueError(f"there must be at least 1 worker, not {min([workers, *rescales])}")
+    return _Cluster(application, dict(inputs or {}), workers, seed).run(rescales)
 
 
 class _Inputs(SourceReader):
-    def __init__(self, events: Sequence[Any]) -> None:
+    def __init__(self, events: Sequence[Any], position: int) -> None:
         self._events = events
-        self._at = 0
-        self.ended = False
+        self._at = position
 
     def read(self, limit: int) -> list[Any]:
         events = list(self._events[self._at : self._at + limit])
         self._at += len(events)
         self.ended = self._at == len(self._events)
         return events
+
+    def position(self) -> int:
+        return self._at
 
 
 class _Recorder(SinkWriter):
@@ -176,7 +197,65 @@ class _Services:
         pass
 
 
+class _Gate:
+    """How many events sources may still give until it is time for a rescale."""
+
+    def __init__(self) -> None:
+        self.left: float = 0
+
+
+class _Gated(SourceReader):
+    """A reader behind the gate."""
+
+    def __init__(self, reader: SourceReader, gate: _Gate) -> None:
+        self._reader = reader
+        self._gate = gate
+        self.decoder = reader.decoder
+        self.finite = reader.finite
+        self.ended = reader.ended
+
+    def read(self, limit: int) -> list[Any]:
+        if not self._gate.left:
+            return []
+        events = self._reader.read(int(min(limit, self._gate.left)))
+        self._gate.left -= len(events)
+        self.ended = self._reader.ended
+        return events
+
+    def stop(self) -> None:
+        self._reader.stop()
+        self.ended = self._reader.ended
+
+    def position(self) -> Any:
+        return self._reader.position()
+
+    def close(self) -> None:
+        self._reader.close()
+        self.ended = True
+
+
+@dataclass
+class _Rescale:
+    """A rescale under way: who gives what to whom, and what is still to come of it."""
+
+    new: Assignment
+    moves: tuple[Move, ...]
+    stagings: dict[int, Staging]
+    #: Workers for which the barrier of the switch comes next.
+    injected: set[int] = field(default_factory=set)
+    #: Receiver, donor, number of the place, entries.
+    parcels: list[tuple[int, int, int, Entries]] = field(default_factory=list)
+    #: Receiver, number of the place and key of all that was given.
+    given: list[tuple[int, int, str | bytes]] = field(default_factory=list)
+
+
 class _Cluster:
+    """Workers that take turns in one thread.
+
+    A rescale is as in a real run from the barrier of the switch on: what a donor has of the moving
+    keys when it has passed the barrier comes to the receivers at any time later, place by place.
+    """
+
     def __init__(
         self, application: Application, inputs: dict[str, Sequence[Any]], workers: int, seed: int
     ) -> None:
@@ -185,35 +264,45 @@ class _Cluster:
         self.encoded: list[list[bytes]] = [[] for _ in graph.sinks]
         sinks = tuple(map(_RecordedSink, graph.sinks, self.values))
         self.graph = Graph(graph.application, graph.stages, sinks)
+        self.numbers = {name: number for number, name in enumerate(self.graph.places)}
+        self.inputs = inputs
         self.random = random.Random(seed)  # noqa: S311
         self.assignment = Assignment.first(workers)
-        self.passed: list[int] = [0] * workers
-        self.services = [_Services(worker, workers) for worker in range(workers)]
-        codec = Codec(AllowList(_folders(application)))
-        given = set(inputs)
-        partitions = self._partitions(given)
-        self.engines = [self._engine(worker, codec, partitions) for worker in range(workers)]
-        self._open(inputs, partitions)
+        self.codec = Codec(AllowList(_folders(application)))
+        self.partitions = self._partitions(set(inputs))
+        self.gate = _Gate()
+        self.epoch = 0
+        #: By worker: the last barrier that it has passed.
+        self.passed: dict[int, int] = {}
+        self.services: dict[int, _Services] = {}
+        self.stores: dict[int, Store] = {}
+        self.engines: dict[int, Engine] = {}
+        self.rescale: _Rescale | None = None
+        for worker in self.assignment.workers:
+            self._start(worker)
+        for worker in self.assignment.workers:
+            for node in self.graph.sources:
+                self._open(worker, node.name, self.assignment)
 
-    def _engine(
-        self, worker: int, codec: Codec, partitions: Mapping[str, Mapping[str, int]]
-    ) -> Engine:
-        def passed(barrier: Barrier) -> None:
-            self.passed[worker] = barrier.epoch
-
-        return Engine(
+    def _start(self, worker: int) -> None:
+        store = self.stores[worker] = memory_store(self.codec)
+        self.services[worker] = _Services(worker, len(self.assignment.workers))
+        self.passed[worker] = self.epoch
+        self.engines[worker] = Engine(
             self.graph,
             worker,
             self.assignment,
-            codec,
-            memory_store(codec),
-            {name: number for number, name in enumerate(self.graph.places)},
-            partitions,
+            self.codec,
+            store,
+            self.numbers,
+            self.partitions,
             [_Recorder(encoded) for encoded in self.encoded],
             wake=lambda _: None,
-            passed=passed,
+            passed=lambda barrier: self._has_passed(worker, barrier),
             held=lambda _: None,
             clock=lambda: 0.0,
+            epoch=self.epoch,
+            gained=lambda source: self._has_gained(worker, source),
         )
 
     def _partitions(self, given: set[str]) -> dict[str, dict[str, int]]:
@@ -234,31 +323,48 @@ class _Cluster:
         return partitions
 
     def _open(
-        self, inputs: dict[str, Sequence[Any]], partitions: Mapping[str, Mapping[str, int]]
+        self, worker: int, source: str, assignment: Assignment, already: Assignment | None = None
     ) -> None:
-        for node in self.graph.sources:
-            for partition, point in partitions[node.name].items():
-                owner = self.assignment.owner(point)
-                if node.name in inputs:
-                    reader: SourceReader = _Inputs(inputs[node.name])
-                else:
-                    try:
-                        reader = node.config.open(partition, self.services[owner])
-                    except InputError as error:
-                        raise ValueError(str(error)) from None
-                self.engines[owner].read_from(node.name, partition, reader)
+        """Read the partitions of a source that are a worker's, but those that were `already`."""
+        engine = self.engines[worker]
+        config = next(node.config for node in self.graph.sources if node.name == source)
+        for partition in self.partitions[source]:
+            if not engine.reads(source, partition, assignment):
+                continue
+            if already and engine.reads(source, partition, already):
+                continue
+            position, ended = engine.stored_position(source, partition)
+            if ended:
+                continue
+            if source in self.inputs:
+                reader: SourceReader = _Inputs(self.inputs[source], position or 0)
+            else:
+                try:
+                    reader = config.open(partition, self.services[worker], position)
+                except InputError as error:
+                    raise ValueError(str(error)) from None
+            engine.read_from(source, partition, _Gated(reader, self.gate))
 
-    def run(self) -> Result:
+    def run(self, rescales: Sequence[int]) -> Result:
+        """Run to the end of the sources, with rescales to so many workers on the way."""
+        given = sum(map(len, self.inputs.values()))
+        portion = max(1, given // (len(rescales) + 1)) if given else _PORTION
         try:
+            for workers in rescales:
+                self.gate.left += portion - portion // 4
+                self._work()
+                self.gate.left += portion // 4 + 1  # these are on their way meanwhile
+                self._rescale_to(workers)
+            self.gate.left = math.inf
             self._work()
-            while not all(engine.sources_ended for engine in self.engines):
+            while not all(engine.sources_ended for engine in self.engines.values()):
                 self._work()
-            for engine in self.engines:
-                engine.inject(Barrier(1, final=True))
-            while not all(self.passed):
-                self._work()
+            self._inject(final=True)
+            self._work_until(self._all_passed)
         except DataflowError as error:
             raise ApplicationFailed(error.failure) from error
+        except StateRefused as error:
+            raise ApplicationFailed(refused(error)) from error
         states = [
             {
                 operation.place: dict(engine.state(operation.place))
@@ -266,26 +372,155 @@ class _Cluster:
                 for operation in stage.operations
                 if operation.place
             }
-            for engine in self.engines
+            for _, engine in sorted(self.engines.items())
         ]
         return Result(states, self.values, self.encoded)
 
-    def _work(self) -> None:
-        """Take turns until nobody has anything to do."""
-        pick = self.random.choice
-        turns: list[Callable[[], bool]] = []
-        for engine, services in zip(self.engines, self.services, strict=True):
+    # Epochs
+
+    def _inject(self, *, final: bool = False, switch: bool = False) -> None:
+        """Put a barrier behind what sources have given, on each worker at a moment of its own."""
+        self.epoch += 1
+        workers = list(self.engines)
+        self.random.shuffle(workers)
+        for worker in workers:
+            if switch:
+                for _ in range(self.random.randrange(4)):
+                    self._turn()
+                self._expect(worker)
+            self.engines[worker].inject(Barrier(self.epoch, final=final, switch=switch))
+
+    def _has_passed(self, worker: int, barrier: Barrier) -> None:
+        self.passed[worker] = barrier.epoch
+        if barrier.switch:
+            self._give(worker)
+
+    def _all_passed(self) -> bool:
+        return all(self.passed[worker] == self.epoch for worker in self.engines)
+
+    # Rescales
+
+    def _rescale_to(self, workers: int) -> None:
+        old = self.assignment
+        new = rewrite(old, range(workers))
+        if new.workers == old.workers:
+            return
+        moving = moves(old, new)
+        stagings = {}
+        for receiver in {move.receiver for move in moving}:
+            getting = [move for move in moving if move.receiver == receiver]
+            mark = StagingMark("testing", tuple((move.start, move.end) for move in getting))
+            donors = {move.donor for move in getting}
+            stagings[receiver] = Staging(mark, MemoryBase(), donors, self.numbers.values())
+        self.rescale = rescale = _Rescale(new, moving, stagings)
+        joiners = set(new.workers) - set(old.workers)
+        for worker in sorted(joiners):
+            self._start(worker)
+        for worker, engine in self.engines.items():
+            engine.enlist(new, joiners - {worker})
+        self._inject(switch=True)
+        self._work_until(lambda: self._all_passed() and not rescale.parcels)
+        self._commit(old, rescale)
+
+    def _expect(self, receiver: int) -> None:
+        """The barrier of the switch comes next: behind it, what moves here is waited for."""
+        rescale = self.rescale
+        assert rescale
+        rescale.injected.add(receiver)
+        staging = rescale.stagings.get(receiver)
+        if staging:
+            self.stores[receiver].receive(staging)
+            getting = [move for move in rescale.moves if move.receiver == receiver]
+            ranges = [(move.start, move.end, move.donor) for move in getting]
+            self.engines[receiver].await_state(ranges, staging.awaited)
+
+    def _give(self, donor: int) -> None:
+        """Put aside for the receivers what a worker has of the moving keys. May raise."""
+        rescale = self.rescale
+        assert rescale
+        giving = [move for move in rescale.moves if move.donor == donor]
+        for number, place in self.stores[donor].places.items():
+            for receiver in {move.receiver for move in giving}:
+                ranges = [(m.start, m.end) for m in giving if m.receiver == receiver]
+                entries = Entries([], [])
+                for key, state in place.items():
+                    point = place.point(key)
+                    if any(start <= point < end for start, end in ranges):
+                        entries.keys.append(base_key(number, point, key))
+                        entries.values.append(place.form.entry(key, state))
+                        rescale.given.append((receiver, number, key))
+                rescale.parcels.append((receiver, donor, number, entries))
+
+    def _arrive(self) -> bool:
+        """Some of what was put aside comes to its receiver."""
+        rescale = self.rescale
+        if rescale is None or not rescale.parcels:
+            return False
+        at = self.random.randrange(len(rescale.parcels))
+        receiver, donor, number, entries = rescale.parcels.pop(at)
+        staging = rescale.stagings[receiver]
+        staging.take(donor, encode_parcel(entries))
+        staging.take(donor, encode_parcel(Last(number)))
+        if receiver in rescale.injected:
+            self.engines[receiver].arrived(donor, number)
+        return True
+
+    def _has_gained(self, worker: int, source: str) -> None:
+        assert self.rescale
+        self._open(worker, source, self.rescale.new, already=self.assignment)
+
+    def _commit(self, old: Assignment, rescale: _Rescale) -> None:
+        """The switch is over: forget who has left, and what was given away."""
+        self.assignment, self.rescale = rescale.new, None
+        leavers = set(old.workers) - set(self.assignment.workers)
+        for worker in leavers:
+            del self.engines[worker], self.stores[worker], self.services[worker]
+        for worker, engine in self.engines.items():
+            engine.switch_done()
+            engine.dismiss(leavers)
+            store = self.stores[worker]
+            while not store.encoded:
+                store.work(0.0)
+            store.take_delta(self.epoch, 1)
+            store.committed(self.epoch)
+            owned = [(each.start, each.end) for each in self.assignment.pieces_of(worker)]
+            store.switched(Tenure(self.assignment.version, tuple(owned), self.epoch))
+            while not store.cleaned:
+                store.work(0.0)
+            for receiver, number, key in rescale.given:
+                if receiver == worker:
+                    store.places[number].live[key]  # as if its base had it
+            store.receive(None)
+
+    # Turns
+
+    def _turns(self) -> list[Callable[[], bool]]:
+        turns: list[Callable[[], bool]] = [self._arrive] if self.rescale else []
+        for worker, engine in self.engines.items():
+            services = self.services[worker]
             turns.append(lambda engine=engine, services=services: _step(engine, services))  # type: ignore[misc]
             turns += [
                 lambda engine=engine, outbox=outbox: self._deliver(engine, outbox)  # type: ignore[misc]
                 for outbox in engine.outboxes.values()
             ]
+        return turns
+
+    def _turn(self) -> None:
+        self.random.choice(self._turns())()
+
+    def _work(self) -> None:
+        """Take turns until nobody has anything to do."""
+        turns = self._turns()
         while True:
             for _ in range(len(turns)):
-                pick(turns)()
+                self.random.choice(turns)()
             worked = [turn() for turn in turns]
             if not any(worked):
                 return
+
+    def _work_until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            self._work()
 
     def _deliver(self, engine: Engine, outbox: Outbox) -> bool:
         inbox = self.engines[outbox.receiver].inboxes[outbox.edge.index, engine.worker]

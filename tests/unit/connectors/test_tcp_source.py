@@ -88,7 +88,7 @@ async def test_the_dataflow_is_woken_when_a_frame_is_whole(services: LoopService
     source = Source(services)
     client = await source.connect()
     await client.send(framed(b"abc")[:-1])
-    await until(lambda: any(len(each._data) == 6 for each in source.reader.connections))
+    await until(lambda: any(len(each.data) == 6 for each in source.reader.clients))
     early = services.wakes
     await client.send(b"c")
     await until(lambda: services.wakes)
@@ -106,7 +106,7 @@ async def test_a_frame_may_come_byte_by_byte(services: LoopServices) -> None:
         await client.send(bytes([byte]))
 
         def arrived(sent: int = sent) -> bool:
-            unread = sum(len(each._data) for each in source.reader.connections)
+            unread = sum(len(each.data) for each in source.reader.clients)
             return sum(4 + len(frame) for frame in source.frames) + unread == sent
 
         await source.until(arrived)
@@ -153,7 +153,7 @@ async def test_what_a_client_sent_before_it_went_comes(services: LoopServices) -
     client = await source.connect()
     await client.send(framed(b"a", b"b"))
     client.close()
-    await until(lambda: source.reader.ready and not source.reader.connections)
+    await until(lambda: source.reader.ready and not source.reader.clients)
     assert source.read() == [b"a", b"b"]
 
 
@@ -165,7 +165,7 @@ async def test_a_frame_cut_short_by_its_client_is_dropped(services: LoopServices
     cut.close()
     await other.send(framed(b"other"))
     await source.until_frames(2)
-    await until(lambda: len(source.reader.connections) == 1)
+    await until(lambda: len(source.reader.clients) == 1)
     assert sorted([*source.frames, *source.read()]) == [b"other", b"whole"]
     other.close()
 
@@ -234,11 +234,11 @@ class TestBackPressure:
         client = await source.connect()
         total = 64 << 20
         sending = asyncio.ensure_future(client.send(framed(b"x" * 1020) * (total >> 10)))
-        await until(lambda: any(each._paused for each in source.reader.connections))
-        (connection,) = source.reader.connections
+        await until(lambda: any(each._paused for each in source.reader.clients))
+        (connection,) = source.reader.clients
         for _ in range(100):
             await asyncio.sleep(0)
-        assert len(connection._data) < 4 * tcp_source._ROOM
+        assert len(connection.data) < 4 * tcp_source._ROOM
         assert not sending.done()
         await source.until_frames(total >> 10)
         await sending
@@ -249,7 +249,7 @@ class TestBackPressure:
         source = Source(services, max_received_count=10)
         busy, other = await source.connect(), await source.connect()
         sending = asyncio.ensure_future(busy.send(framed(b"busy") * 200_000))
-        await until(lambda: any(each._paused for each in source.reader.connections))
+        await until(lambda: any(each._paused for each in source.reader.clients))
         await other.send(framed(b"other"))
         await until(lambda: len(source.reader.ready) == 2)
         assert b"other" in source.read(20), "the busy client's frames all come first"
@@ -330,7 +330,7 @@ class TestStopping:
         client = await source.connect()
         count = 40_000
         sending = asyncio.ensure_future(client.send(framed(b"x" * 96) * count))
-        await until(lambda: any(each._paused for each in source.reader.connections))
+        await until(lambda: any(each._paused for each in source.reader.clients))
         source.reader.stop()
         loop = asyncio.get_running_loop()
         later = loop.time() + 3 * tcp_source._QUIET
@@ -342,14 +342,166 @@ class TestStopping:
         assert len(source.frames) == count
 
 
+class Gone:
+    """Whether a source has said that no client is left."""
+
+    def __init__(self) -> None:
+        self.said = 0
+
+    def __call__(self) -> None:
+        self.said += 1
+
+
+async def lets_go(source: Source, *, grace: float = 0.0, patience: float = 60.0) -> Gone:
+    """The worker of a source is about to leave; returns when clients know it."""
+    gone = Gone()
+    source.reader.let_go(grace, patience, gone)
+    await until(lambda: not source.reader._listeners)
+    return gone
+
+
+class TestLettingGo:
+    """Ruling 31 of docs/protocol.md, and ruling K8s 12."""
+
+    @looped
+    async def test_new_clients_come_for_a_while_and_then_no_more(
+        self, services: LoopServices
+    ) -> None:
+        source = Source(services)
+        (await source.connect()).close()
+        gone = Gone()
+        source.reader.let_go(0.3, 60.0, gone)
+        client = await source.connect()
+        await client.send(framed(b"late"))
+        await until(lambda: not source.reader._listeners)
+        with pytest.raises(ConnectionError):
+            await source.connect()
+        client.close()
+        await source.until(lambda: gone.said)
+        assert source.frames == [b"late"]
+
+    @looped
+    async def test_a_client_that_looks_is_told_and_loses_nothing(
+        self, services: LoopServices
+    ) -> None:
+        source = Source(services)
+        client = await source.connect()
+        await client.send(framed(b"before"))
+        gone = await lets_go(source)
+        assert await client.reader.read() == b"", "the end of what it could read"
+        await client.send(framed(b"after", b"cut")[:-1])
+        await source.until_frames(2)
+        assert not gone.said
+        await client.send(b"t")
+        client.close()
+        await source.until(lambda: gone.said)
+        assert source.frames == [b"before", b"after", b"cut"]
+        assert (source.reader.lost, source.reader.connections) == (0, 0)
+
+    @looped
+    async def test_it_is_over_only_when_all_that_came_is_read(self, services: LoopServices) -> None:
+        source = Source(services)
+        client = await source.connect()
+        await client.send(framed(b"a", b"b"))
+        await until(lambda: source.reader.ready)
+        gone = await lets_go(source)
+        client.close()
+        await until(lambda: not source.reader.clients)
+        await asyncio.sleep(2 * tcp_source._LOOK)
+        assert not gone.said
+        assert source.read(1) == [b"a"]
+        await source.until(lambda: gone.said)
+        assert source.frames == [b"a", b"b"]
+
+    @looped
+    async def test_with_no_client_it_is_over_at_once(self, services: LoopServices) -> None:
+        gone = await lets_go(Source(services))
+        await until(lambda: gone.said)
+
+    @looped
+    async def test_a_client_that_stays_is_cut_off_and_what_is_lost_is_counted(
+        self, services: LoopServices
+    ) -> None:
+        source = Source(services)
+        client = await source.connect()
+        await client.send(framed(b"whole", b"cut")[:-1])
+        await until(lambda: source.reader.unread == 15)
+        gone = await lets_go(source, patience=0.1)
+        await source.until(lambda: gone.said)
+        assert source.frames == [b"whole"], "whole frames that are here are read"
+        assert source.reader.lost == 6
+        await client.closed()
+        client.close()
+
+    @looped
+    async def test_what_the_kernel_has_of_it_counts_too(self, services: LoopServices) -> None:
+        source = Source(services)
+        client = await source.connect()
+        total = 1 << 20
+        sending = asyncio.ensure_future(client.send(framed(b"x" * 1020) * (total >> 10)))
+        await until(lambda: any(each._paused for each in source.reader.clients))
+        (connection,) = source.reader.clients
+        await until(lambda: connection.waiting)
+        gone = await lets_go(source, patience=0.1)
+        await until(lambda: not source.reader.clients)  # nothing has been read
+        await source.until(lambda: gone.said)
+        with contextlib.suppress(ConnectionError):
+            await sending
+        assert source.reader.lost
+        assert source.reader.lost + 1024 * len(source.frames) <= total
+        client.writer.transport.abort()
+
+    @looped
+    async def test_one_that_stays_after_all_listens_again(self, services: LoopServices) -> None:
+        source = Source(services)
+        client = await source.connect()
+        gone = await lets_go(source, patience=0.2)
+        source.reader.take_back()
+        await client.send(framed(b"a"))
+        other = await source.connect()
+        await other.send(framed(b"b"))
+        await source.until_frames(2)
+        await asyncio.sleep(0.3)
+        assert (gone.said, source.reader.connections) == (0, 2), "nobody is cut off"
+        for each in (client, other):
+            each.close()
+
+    @looped
+    async def test_one_that_stays_before_it_has_stopped_to_listen_goes_on(
+        self, services: LoopServices
+    ) -> None:
+        source = Source(services)
+        client = await source.connect()
+        gone = Gone()
+        source.reader.let_go(0.1, 0.0, gone)
+        source.reader.take_back()
+        await asyncio.sleep(0.2)
+        (await source.connect()).close()
+        await client.send(framed(b"a"))
+        await source.until_frames(1)
+        assert not gone.said
+        client.close()
+
+    @looped
+    async def test_closing_meanwhile_counts_what_is_dropped(self, services: LoopServices) -> None:
+        source = Source(services)
+        client = await source.connect()
+        await client.send(framed(b"whole", b"cut")[:-1])
+        await until(lambda: source.reader.unread == 15)
+        gone = await lets_go(source)
+        source.reader.close()
+        await client.closed()
+        assert (source.reader.lost, gone.said) == (15, 0)
+        client.close()
+
+
 class TestClosing:
     @looped
     async def test_lets_go_of_port_and_clients(self, services: LoopServices) -> None:
         source = Source(services)
         clients = [await source.connect() for _ in range(3)]
         await clients[0].send(framed(b"whole", b"cut")[:-1])
-        await until(lambda: source.reader.ready and len(source.reader.connections) == 3)
-        wakes = services.wakes
+        await until(lambda: source.reader.ready and len(source.reader.clients) == 3)
         source.reader.close()
         assert source.read() == []
         assert source.reader.ended
@@ -359,7 +511,19 @@ class TestClosing:
         await until(lambda: all(task.done() for task in services.tasks))
         with pytest.raises(ConnectionError):
             await source.connect()
-        assert (source.read(), services.wakes, source.reader.ended) == ([], wakes, True)
+        assert (source.read(), source.reader.ended) == ([], True)
+
+    @looped
+    async def test_says_when_its_successor_may_listen(self, services: LoopServices) -> None:
+        source = Source(services)
+        (await source.connect()).close()
+        assert not source.reader.closing
+        source.reader.close()
+        assert source.reader.closing, "the port is still in use"
+        wakes = services.wakes
+        await until(lambda: not source.reader.closing)
+        assert services.wakes > wakes
+        source.reader.config.open("lines", services).close()
 
     @looped
     async def test_before_it_serves_lets_go_of_the_port(self, services: LoopServices) -> None:

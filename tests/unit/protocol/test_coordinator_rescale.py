@@ -29,6 +29,9 @@ from wallaroo.errors import Failure
 from wallaroo.partitioning import INTERVAL, Assignment
 from wallaroo.partitioning.rewrite import minimum, moved, moves, rewrite
 from wallaroo.protocol.coordinator import (
+    COPY_TIME,
+    DRAIN_TIME,
+    GRACE,
     SETTLE,
     Answer,
     Coordinator,
@@ -49,7 +52,9 @@ from wallaroo.protocol.messages import (
     Abort,
     Broken,
     Commit,
+    ConnectionsClosed,
     Copy,
+    Drain,
     Drained,
     Enlist,
     Enlisted,
@@ -750,6 +755,103 @@ class TestFaults:
         assert watched.enlisted == set()
 
 
+def draining(workers: int, wanted: int | Sequence[int], listening: Sequence[int]) -> Watched:
+    """Receivers have epoch 1; those that listen say so when they are ready."""
+    watched = running(workers)
+    commit(watched)
+    asked(watched, wanted)
+    to = attempt_of(watched)
+    for worker in sorted(watched.everyone):
+        watched.tell(heard(worker, Enlisted(1, to.attempt, worker in listening)))
+    assert phase(watched) is Step.COPY
+    staged(watched, 1)
+    return watched
+
+
+class TestClientsOfLeavers:
+    """Ruling 31, and ruling K8s 12: they are let go of before the switch."""
+
+    def test_a_leaver_that_listens_is_told_to_once_receivers_have_all(self) -> None:
+        watched = draining(3, 1, listening=[0, 1, 2])
+        assert phase(watched) is Step.DRAIN
+        drain = Drain(1, 1, GRACE, DRAIN_TIME)
+        assert [e for e in watched.effects if isinstance(e, Tell) and e.message == drain] == [
+            Tell(1, "first 1", drain),
+            Tell(2, "first 2", drain),
+        ]
+        assert not [each for each in told(watched.effects) if each == Inject(1, 2)]
+
+    def test_the_last_epoch_begins_when_all_of_them_have_none_any_more(self) -> None:
+        watched = draining(3, 1, listening=[1, 2])
+        assert told(watched.tell(heard(1, ConnectionsClosed(1, 1, 0)))) == []
+        assert told(watched.tell(heard(2, ConnectionsClosed(1, 1, 0)))) == [Inject(1, 2)]
+        assert phase(watched) is Step.CATCH_UP
+        prepare(watched)
+        assert Inject(1, 3, switch=1) in told(persisted(watched))
+
+    def test_nobody_waits_where_no_leaver_listens(self) -> None:
+        watched = draining(3, 1, listening=[])
+        assert phase(watched) is Step.CATCH_UP
+
+    def test_nobody_waits_for_one_that_stays(self) -> None:
+        watched = draining(3, 1, listening=[0])
+        assert phase(watched) is Step.CATCH_UP
+
+    def test_nobody_waits_where_nobody_leaves(self) -> None:
+        watched = draining(2, 3, listening=[0, 1, 2])
+        assert phase(watched) is Step.CATCH_UP
+
+    def test_copying_goes_on_meanwhile_and_has_to_be_up_to_date_at_the_end(self) -> None:
+        watched = draining(2, 1, listening=[1])
+        commit(watched)
+        watched.tell(heard(1, ConnectionsClosed(1, 1, 0)))
+        assert phase(watched) is Step.DRAIN, "epoch 2 is still to be copied"
+        staged(watched, 2)
+        assert phase(watched) is Step.CATCH_UP
+
+    def test_what_was_lost_is_in_the_record(self) -> None:
+        watched = draining(3, 1, listening=[1, 2])
+        watched.tell(heard(1, ConnectionsClosed(1, 1, 20)), heard(2, ConnectionsClosed(1, 1, 3)))
+        prepare(watched)
+        persisted(watched)
+        prepare_switch(watched)
+        persisted(watched)
+        record = watched.machine.history[-1]
+        assert (record["outcome"], record["lost"]) == ("committed", 23)
+        assert list(record["seconds"]) == ["prepare", "copy", "drain", "catch up", "switch"]
+
+    def test_a_leaver_that_can_not_even_cut_them_holds_up_nobody_for_ever(self) -> None:
+        watched = draining(2, 1, listening=[1])
+        timer = next(each for each in reversed(watched.effects) if isinstance(each, Timer))
+        assert timer.seconds > GRACE + DRAIN_TIME, "it cuts them itself"
+        assert told(watched.tell(Elapsed(timer))) == [Inject(1, 2)]
+        prepare(watched)
+        persisted(watched)
+        assert phase(watched) is Step.SWITCH
+        watched.tell(heard(1, ConnectionsClosed(1, 1, 5)))
+        prepare_switch(watched)
+        persisted(watched)
+        assert watched.machine.history[-1]["lost"] == 5
+
+    def test_the_attempt_is_looked_after_behind_it(self) -> None:
+        watched = draining(2, 1, listening=[1])
+        effects = watched.tell(heard(1, ConnectionsClosed(1, 1, 0)))
+        assert Timer("rescale", watched.machine._watching, COPY_TIME) in effects
+        elapse(watched, "rescale")
+        elapse(watched, "rescale")
+        assert watched.machine.history[-1]["outcome"] == "aborted"
+
+    def test_it_is_given_up_like_any_phase_before_the_switch(self) -> None:
+        watched = draining(2, 1, listening=[1])
+        effects = watched.tell(RescaleRequested(1, watched.committed.assignment))
+        assert told(effects) == [Abort(1, 1)]
+
+    def test_what_another_attempt_or_generation_says_does_not_count(self) -> None:
+        watched = draining(2, 1, listening=[1])
+        watched.tell(heard(1, ConnectionsClosed(1, 2, 0)), heard(1, ConnectionsClosed(2, 1, 0)))
+        assert phase(watched) is Step.DRAIN
+
+
 class TestLeavers:
     """Ruling 29: "holds nothing" includes unpublished and unsent output."""
 
@@ -923,6 +1025,7 @@ class TestTheRecord:
             "bytes": 700,
             "seconds": {"prepare": 1.0, "copy": 2.0, "catch up": 3.0, "switch": 4.0},
             "held": 0.2,
+            "lost": 0,
         }
 
     def test_the_manifest_that_commits_it_has_it(self) -> None:

@@ -11,6 +11,7 @@ from wallaroo.partitioning.rewrite import rewrite
 from wallaroo.protocol.manifest import Part
 from wallaroo.protocol.member import (
     Abandon,
+    ClientsGone,
     Donate,
     Durable,
     Effect,
@@ -22,6 +23,7 @@ from wallaroo.protocol.member import (
     GoBack,
     HasStaged,
     IsEnlisted,
+    LetGo,
     Member,
     Phase,
     Publish,
@@ -38,7 +40,9 @@ from wallaroo.protocol.messages import (
     Abort,
     Broken,
     Commit,
+    ConnectionsClosed,
     Copy,
+    Drain,
     Drained,
     Enlist,
     Enlisted,
@@ -351,6 +355,42 @@ class TestJoining:
         assert tell(member, Told(enlist(1, 2))) == []
 
 
+class TestClientsOfOneThatLeaves:
+    """Ruling 31, and ruling K8s 12."""
+
+    def test_it_says_that_it_has_some(self) -> None:
+        member = running()
+        tell(member, Told(enlist()))
+        assert tell(member, IsEnlisted(1, 1, listens=True)) == [Say(Enlisted(1, 1, listens=True))]
+
+    def test_it_lets_go_of_them_and_says_when_they_are_gone(self) -> None:
+        member = running()
+        tell(member, Told(enlist()))
+        assert not member.draining
+        assert tell(member, Told(Drain(1, 1, 5, 30))) == [LetGo(1, 5, 30)]
+        assert member.draining
+        assert tell(member, ClientsGone(1, 1, 7)) == [Say(ConnectionsClosed(1, 1, 7))]
+
+    def test_one_that_stays_after_all_is_there_for_clients_again(self) -> None:
+        member = running()
+        tell(member, Told(enlist()), Told(Drain(1, 1, 5, 30)))
+        assert tell(member, Told(Abort(1, 1))) == [GiveUpAttempt(1)]
+        assert not member.draining
+        assert tell(member, ClientsGone(1, 1, 7)) == []
+
+    def test_a_fault_ends_it_too(self) -> None:
+        member = running()
+        tell(member, Told(enlist()), Told(Drain(1, 1, 5, 30)), Told(Halt()))
+        assert not member.draining
+
+    @pytest.mark.parametrize("drain", [Drain(1, 2, 5, 30), Drain(2, 1, 5, 30)], ids=repr)
+    def test_another_attempt_or_generation_is_not_heeded(self, drain: Drain) -> None:
+        member = running()
+        tell(member, Told(enlist()))
+        assert tell(member, Told(drain)) == []
+        assert not member.draining
+
+
 class TestLeaving:
     """Ruling 29."""
 
@@ -411,6 +451,8 @@ def test_no_sequence_of_events_makes_it_process_or_report_out_of_turn(seed: int)
             *[Told(enlist(attempt, generation))] * 2,
             IsEnlisted(generation, attempt),
             Told(Copy(generation, attempt)),
+            Told(Drain(generation, attempt, 1, 1)),
+            ClientsGone(generation, attempt, 0),
             Told(Inject(generation, epoch, switch=member.attempt)),
             Told(Abort(generation, attempt)),
             HasStaged(generation, attempt, epoch, 0, 0),
@@ -440,7 +482,7 @@ def test_no_sequence_of_events_makes_it_process_or_report_out_of_turn(seed: int)
                     assert not switch or member.attempt
                 case Publish():
                     assert running_
-                case Donate() | GiveUpAttempt():
+                case Donate() | LetGo() | GiveUpAttempt():
                     assert before
                 case Say(message):
                     assert getattr(message, "generation", None) == last

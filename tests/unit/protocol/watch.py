@@ -8,6 +8,7 @@ from wallaroo.protocol.coordinator import (
     Answer,
     Coordinator,
     Effect,
+    Elapsed,
     Event,
     Heard,
     Lost,
@@ -22,7 +23,9 @@ from wallaroo.protocol.manifest import Manifest, Part
 from wallaroo.protocol.messages import (
     Abort,
     Commit,
+    ConnectionsClosed,
     Copy,
+    Drain,
     Drained,
     Enlist,
     Enlisted,
@@ -83,6 +86,10 @@ class Watched:
     enlisted: set[int] = field(default_factory=set)
     staged: dict[int, int] = field(default_factory=dict)
     copying: bool = False
+    #: Leavers that listen; those that have been told to drain, and those that have.
+    listening: set[int] = field(default_factory=set)
+    draining: set[int] = field(default_factory=set)
+    closed_to: set[int] = field(default_factory=set)
     #: Epochs committed since it began.
     commits: int = 0
     #: All attempts there were, and those that were told to be given up.
@@ -147,6 +154,10 @@ class Watched:
         self.effects += effects
         return effects
 
+    @property
+    def _staying(self) -> set[int]:
+        return set(self.enlist.new.workers) if self.enlist else set()
+
     # What comes in
 
     def _hear(self, event: Event) -> None:
@@ -161,6 +172,9 @@ class Watched:
                     del self.sessions[worker]
             case StopRequested():
                 self.stop_requested = True
+            case Elapsed(timer) if timer.kind == "rescale" and self.draining:
+                if timer.number == self.machine._watching:
+                    self.closed_to |= self.draining  # their time is over
             case Persisted(generation, epoch):
                 manifest = self.persisting
                 if manifest and (manifest.generation, manifest.epoch) == (generation, epoch):
@@ -201,6 +215,11 @@ class Watched:
                     self.parts[worker] = part
             case Enlisted(said, attempt) if said == generation and attempt == number:
                 self.enlisted.add(worker)
+                leavers = set(self.enlist.old.workers) if self.enlist else set()
+                if message.listens and worker in leavers - self._staying:
+                    self.listening.add(worker)
+            case ConnectionsClosed(said, attempt) if said == generation and attempt == number:
+                self.closed_to.add(worker)
             case Staged(said, attempt, epoch) if said == generation and attempt == number:
                 self.staged[worker] = epoch
 
@@ -243,7 +262,7 @@ class Watched:
         attending = self._audience | members | self.committed.leaving.keys() | self.everyone
         if not isinstance(message, Finish | Enlist):
             assert worker in attending, f"{message} to one that takes no part"
-        if isinstance(message, Recover | Resume | Inject | Commit | Enlist | Copy | Abort):
+        if isinstance(message, Recover | Resume | Inject | Commit | Enlist | Copy | Drain | Abort):
             assert message.generation in self.used, "it is not durable (ruling 3)"
             assert message.generation == generation
         match message:
@@ -279,6 +298,12 @@ class Watched:
                 checkpoints = self.machine.interval and self.committed.epoch
                 assert checkpoints or self.commits, "what no checkpoint has is not sent (23)"
                 self.copying = True
+            case Drain(attempt=attempt):
+                assert self.enlist
+                assert attempt == self.enlist.attempt
+                assert self.copying, "clients are sent away last"
+                assert worker in self.listening
+                self.draining.add(worker)
             case Abort(attempt=attempt):
                 self._check_abort(generation, attempt)
             case Finish():
@@ -303,6 +328,8 @@ class Watched:
         assert self.enlist
         assert message.switch == self.enlist.attempt
         assert self.copying
+        assert self.listening <= self.closed_to, "clients are still connected (31)"
+        assert self.draining == self.listening
         assert isinstance(self._event, Persisted), "right behind a commit (ruling 23)"
         attempt = self.machine.rescale
         assert attempt
@@ -320,6 +347,8 @@ class Watched:
             self.enlist = message
             self.enlisted.clear()
             self.staged.clear()
+            for each in (self.listening, self.draining, self.closed_to):
+                each.clear()
             self.copying, self.commits = False, 0
             assert self.resumed
             assert not self.switching

@@ -235,6 +235,11 @@ class World:
                     assert process.attempt
                     assert process.attempt.attempt == attempt
                     process.donates = True
+                case m.LetGo(attempt):
+                    assert process.attempt
+                    generation = process.machine.generation
+                    gone = m.ClientsGone(generation, attempt, self.chance.randrange(3))
+                    process.jobs.append(lambda gone=gone: gone)  # type: ignore[misc]
                 case m.GiveUpAttempt():
                     assert process.running, "what is in force goes on"
                     process.attempt = None
@@ -355,7 +360,8 @@ class World:
             if not all(w in self.processes and self.processes[w].takes_part(to) for w in others):
                 process.jobs.append(done)  # it waits for the streams of the others
                 return None
-            return m.IsEnlisted(to.generation, to.attempt)
+            leaves = process.worker not in to.new.workers
+            return m.IsEnlisted(to.generation, to.attempt, leaves and self.chance.random() < 0.5)
 
         return done
 

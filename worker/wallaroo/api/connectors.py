@@ -70,6 +70,20 @@ class SourceReader(ABC):
     #: It comes to its end by itself before long, and others of its source on this worker may wait
     #: for that. The others are read in turns.
     finite = False
+    #: It is closed, and has not yet let go of what its successor needs; it wakes the dataflow then.
+    closing = False
+    #: Bytes that were sent to it and will never be read: their connections were cut.
+    lost = 0
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected now."""
+        return 0
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have come for it and wait to be read, as far as it knows."""
+        return 0
 
     @abstractmethod
     def read(self, limit: int) -> list[Any]:
@@ -81,6 +95,17 @@ class SourceReader(ABC):
     def stop(self) -> None:
         """Come to an end soon: a final barrier is due. What can be read again is left."""
         self.ended = True
+
+    def let_go(self, grace: float, patience: float, done: Callable[[], None]) -> None:
+        """This worker is about to leave: let new clients in for `grace` seconds, then no more.
+
+        Those that are still connected `patience` seconds later are cut off. Then call `done`, once
+        all has been read that is going to be.
+        """
+        done()
+
+    def take_back(self) -> None:  # noqa: B027  only who has clients has let go of any
+        """This worker stays after all. Raises `InputError` if clients can't be let in again."""
 
     def position(self) -> Any:
         """Where to go on: right behind what `read` has given; None if it can't be read again.
@@ -98,7 +123,8 @@ class SourceReader(ABC):
 class SourceConfig(ABC, Generic[Out]):
     """Where a source's events come from."""
 
-    #: Its clients come to it: it has no partitions to spread, and one worker listens.
+    #: Its clients come to it: it has one partition, which does not move, on worker 0, or on each
+    #: worker one of its own. Nothing of it is kept in a checkpoint.
     listens = False
 
     @abstractmethod

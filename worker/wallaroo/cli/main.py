@@ -22,6 +22,7 @@ from wallaroo import logs
 from wallaroo.cli import plan as plans
 from wallaroo.cli import show
 from wallaroo.errors import Failure, InputError, WallarooParameterError
+from wallaroo.protocol.coordinator import DRAIN_TIME, GRACE
 from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.coordinator import HEARTBEAT, MOST_WORKERS
@@ -103,6 +104,20 @@ def _engine_options(command: Any) -> Any:
             show_default=True,
             help="Silence after which a worker counts as lost.",
         ),
+        click.option(
+            "--metrics-port",
+            "metrics",
+            type=click.IntRange(1, 65535),
+            metavar="PORT",
+            help="Serve metrics for Prometheus on 127.0.0.1: worker N on PORT + N.  [default: off]",
+        ),
+        # Of no use on one machine, where sources would listen on the same port: for workers that
+        # have an address each, and for tests.
+        click.option("--listen-everywhere", "everywhere", is_flag=True, hidden=True),
+        click.option("--drain-grace", "grace", type=_Duration(), default=f"{GRACE}s", hidden=True),
+        click.option(
+            "--drain-timeout", "drain_time", type=_Duration(), default=f"{DRAIN_TIME}s", hidden=True
+        ),
     ):
         command = option(command)
     return command
@@ -135,6 +150,10 @@ def run(
     cache: int | None,
     on_error: tuple[str, Path] | None,
     patience: float,
+    everywhere: bool,
+    grace: float,
+    drain_time: float,
+    metrics: int | None,
 ) -> None:
     """Run an application on this machine until its sources end.
 
@@ -152,7 +171,10 @@ def run(
     at = Directory(cwd / (directory or default_directory(program.name)))
     console = Console(stderr=True)
     view = show.Live(console) if console.is_terminal else show.Log()
-    options = Options(workers, interval, cache, cwd / on_error[1] if on_error else None, patience)
+    dead_letters = cwd / on_error[1] if on_error else None
+    options = Options(
+        workers, interval, cache, dead_letters, patience, everywhere, grace, drain_time, metrics
+    )
     with view:
         try:
             status = Runner(program, options, at, cwd).run(view)
@@ -194,6 +216,10 @@ def worker(
     cache: int | None,
     on_error: tuple[str, Path] | None,
     patience: float,
+    everywhere: bool,
+    grace: float,
+    drain_time: float,
+    metrics: int | None,
 ) -> None:
     """Run one worker process; `wallaroo run` starts as many as it needs."""
     logs.configure(worker=worker)
@@ -209,7 +235,9 @@ def worker(
         at.write_failure(worker, Failure(message, worker=worker))
         _leave(WORKER_FAILED)
     dead_letters = on_error[1] if on_error else None
-    options = Options(workers, interval, cache, dead_letters, patience)
+    options = Options(
+        workers, interval, cache, dead_letters, patience, everywhere, grace, drain_time, metrics
+    )
     _leave(run_worker(program, worker, options, at, sockets))
 
 

@@ -110,7 +110,7 @@ class Log:
 class Rescaling:
     """A bar for a rescale under way, on a terminal; lines elsewhere."""
 
-    _DONE: ClassVar = {"prepare": 5, "copy": 10, "catch up": 90, "switch": 95}
+    _DONE: ClassVar = {"prepare": 5, "copy": 10, "drain": 90, "catch up": 93, "switch": 95}
 
     def __init__(self, console: Console, workers: int) -> None:
         self._console = console
@@ -155,11 +155,13 @@ class Rescaling:
 def rescaled(console: Console, record: dict[str, Any]) -> None:
     """What a rescale has done."""
     seconds = ", ".join(f"{name} {took:.2f} s" for name, took in record["seconds"].items())
+    lost = record.get("lost", 0)  # of no interest to most, and older records lack it
+    cut = f"; {lost:,} bytes of clients that were cut off are lost" if lost else ""
     console.print(
         f"Rescaled from {record['from']} to {_workers(record['to'])}: moved "
         f"{record['moved']:.2%} of the keys (the minimum is {record['minimum']:.2%}), "
         f"{record['entries']:,} entries, {_size(record['bytes'])}; {seconds}; events of a moved "
-        f"key were held back for {1000 * record['held']:.1f} ms at most",
+        f"key were held back for {1000 * record['held']:.1f} ms at most{cut}",
         markup=False,
         highlight=False,
         soft_wrap=True,

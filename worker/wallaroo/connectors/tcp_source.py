@@ -1,15 +1,24 @@
 """A TCP source: listens, and cuts what its clients send into frames.
 
-Locally worker 0 listens for all. Each connection has a bounded buffer; a full one is not read,
-so the client's own writes wait. Plain TCP cannot be read again: what a connection had sent and
-the application had not read is lost if the application crashes.
+Locally worker 0 listens for all, on Kubernetes each worker for itself. Each connection has a
+bounded buffer; a full one is not read, so the client's own writes wait. Plain TCP cannot be read
+again: what a connection had sent and the application had not read is lost if the application
+crashes.
+
+A worker that is about to leave stops to listen, and sends each client the end of its own direction:
+who looks at its connection learns that it should close it and connect again, and loses nothing. Who
+does not is cut off when the time for that is over; what it had sent unread is lost, and counted.
 """
 
 import asyncio
 import errno
+import fcntl
 import os
 import socket
+import struct
+import termios
 from collections import deque
+from collections.abc import Callable
 from typing import Any, TypeVar, cast, overload
 
 import structlog
@@ -27,6 +36,8 @@ _ROOM = 1 << 18
 #: When the application stops: seconds of quiet after which a connection is closed, and the
 #: longest that a busy one is still served.
 _QUIET, _DRAIN = 0.2, 5.0
+#: Seconds between looks at what is left of the connections of a worker that is to leave.
+_LOOK = 0.05
 #: Turns of the event loop without a new connection after which none is waiting to be let in.
 _TURNS = 8
 
@@ -58,6 +69,10 @@ class TCPSourceConfig(SourceConfig[T]):
     What a client has sent can't be read again: a crash loses what was received since the last
     checkpoint, so each frame counts at most once. A client that must not lose any needs an answer
     from further on. Connections outlive a recovery in which their worker did not fail.
+
+    On Kubernetes every worker listens. One that is to leave sends its clients an end of file (of
+    what they could read); those that then close and connect again lose nothing. Those that are
+    still connected when the drain time-out has passed are cut off.
 
     max_size: the largest payload, in bytes; a client that announces more is cut off, and the
         application goes on.
@@ -132,12 +147,12 @@ class TCPSourceConfig(SourceConfig[T]):
         return [self.name]
 
     def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
-        reader = _Reader(self, services, self._listen())
+        reader = _Reader(self, services, self.listen())
         services.spawn(reader.serve())
         return reader
 
-    def _listen(self) -> list[socket.socket]:
-        """On every address that the host has: localhost has two."""
+    def listen(self) -> list[socket.socket]:
+        """On every address that the host has: localhost has two. Raises `InputError`."""
         listeners: list[socket.socket] = []
         try:
             for family, _, _, _, address in socket.getaddrinfo(
@@ -174,47 +189,98 @@ class _Reader(SourceReader):
         self.decoder = config.decoder
         self.services = services
         self.ready: deque[_Connection] = deque()
-        self.connections: set[_Connection] = set()
+        self.clients: set[_Connection] = set()
         self.accepted = 0
         self.closed = False
         self._listeners = listeners
         self._servers: list[asyncio.Server] = []
         self._stopping = asyncio.Event()
         self._stopped = False
+        #: While clients are let go of: which time that is.
+        self._letting_go: object | None = None
+
+    @property
+    def connections(self) -> int:
+        return len(self.clients)
+
+    @property
+    def unread(self) -> int:
+        return sum(client.unread for client in self.clients)
+
+    async def listen(self) -> None:
+        """Let clients in."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            if self.closed:
+                break
+            server = await loop.create_server(
+                lambda: _Connection(self), sock=listener, start_serving=False
+            )
+            self._servers.append(server)  # before it serves, so that close() finds it
+            await server.start_serving()
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            for listener in self._listeners:
-                if self.closed:
-                    break
-                server = await loop.create_server(
-                    lambda: _Connection(self), sock=listener, start_serving=False
-                )
-                self._servers.append(server)  # before it serves, so that close() finds it
-                await server.start_serving()
+            await self.listen()
             await self._stopping.wait()
             await self._accept_rest()  # also when closed: asyncio would leave one half made open
             self._close_listeners()
             deadline = loop.time() + _DRAIN
-            while self.connections and loop.time() < deadline:
+            while self.clients and loop.time() < deadline:
                 await asyncio.sleep(_QUIET / 4)
-                for connection in list(self.connections):
+                for connection in list(self.clients):
                     if connection.quiet(loop.time() - _QUIET):
                         connection.close()
         finally:
             self._close_listeners()
-            for connection in list(self.connections):
+            for connection in list(self.clients):
                 connection.close()
             self._stopped = True
-            if not self.closed:
-                self.services.wake()
+            self.closing = False
+            self.services.wake()
 
     def _close_listeners(self) -> None:
         for server in self._servers:
             server.close()
         for listener in self._listeners:  # those that no server has taken
             listener.close()
+        self._servers, self._listeners = [], []
+
+    def let_go(self, grace: float, patience: float, done: Callable[[], None]) -> None:
+        self._letting_go = this = object()
+        self.services.spawn(self._let_go(this, grace, patience, done))
+
+    async def _let_go(
+        self, this: object, grace: float, patience: float, done: Callable[[], None]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(grace)
+        if self._letting_go is not this:
+            return
+        await self._accept_rest()
+        if self._letting_go is not this:
+            return
+        self._close_listeners()
+        for client in list(self.clients):
+            client.say_end()
+        deadline = loop.time() + patience
+        while self.clients or self.ready:
+            if self._letting_go is not this:
+                return
+            if loop.time() >= deadline:
+                for client in list(self.clients):
+                    client.cut()
+            await asyncio.sleep(_LOOK)
+        done()
+
+    def take_back(self) -> None:
+        if self._letting_go is None:
+            return
+        self._letting_go = None
+        if not self._listeners and not self._stopping.is_set():
+            self._listeners = self.config.listen()
+            self.services.spawn(self.listen())
 
     async def _accept_rest(self) -> None:
         """Let those in who had connected before the stop."""
@@ -237,12 +303,16 @@ class _Reader(SourceReader):
         self._stopping.set()
 
     def close(self) -> None:
+        self.closing = not self.closed and bool(self._servers)
         self.ended = self.closed = self._stopped = True
         self._stopping.set()
+        self._letting_go = None
         if not self._servers:
             self._close_listeners()
-        for connection in list(self.connections):
+        for connection in list(self.clients):
             connection.forget()
+        for connection in self.ready:  # its client is gone, but what it has sent was still here
+            connection.drop()
         self.ready.clear()
 
 
@@ -252,33 +322,34 @@ class _Connection(asyncio.Protocol):
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
         self._header = reader.config.decoder.header
-        self._data = bytearray()
+        self.data = bytearray()
         self._paused = False
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._is_ready = False
+        self._cut = False
         self._heard = asyncio.get_running_loop().time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         # It has none if it is gone again already.
         self._peer = "{}:{}".format(*(transport.get_extra_info("peername") or ("?", 0))[:2])
-        self._reader.connections.add(self)
+        self._reader.clients.add(self)
         self._reader.accepted += 1
         if self._reader.closed:
             self.forget()
 
     def data_received(self, data: bytes) -> None:
         self._heard = asyncio.get_running_loop().time()
-        self._data += data
+        self.data += data
         self._ready()
-        if self._is_ready and len(self._data) >= _ROOM and self._transport:
+        if self._is_ready and len(self.data) >= _ROOM and self._transport:
             self._paused = True
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._reader.connections.discard(self)
+        self._reader.clients.discard(self)
         self._ready()
         self._check_rest()
 
@@ -290,12 +361,51 @@ class _Connection(asyncio.Protocol):
         """Read no more of it; what it has sent is still taken."""
         if self._transport:
             self._transport.abort()
-            self._reader.connections.discard(self)
+            self._reader.clients.discard(self)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait here, and in the kernel if none are taken from there."""
+        return len(self.data) + (self.waiting if self._paused else 0)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the kernel has of it."""
+        handle: Any = self._transport and self._transport.get_extra_info("socket")
+        if handle is None or handle.fileno() < 0:
+            return 0
+        found = fcntl.ioctl(handle.fileno(), termios.FIONREAD, b"\0\0\0\0")
+        return int(struct.unpack("i", found)[0])
+
+    def say_end(self) -> None:
+        """Tell the client that it should close the connection: nothing will come by it."""
+        if self._transport and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def cut(self) -> None:
+        """Read no more of it, though it sends; whole frames that are here are still taken."""
+        lost = self.waiting
+        self._reader.lost += lost
+        self._cut = True
+        _log.warning(
+            "cut off a client that has not closed its connection",
+            source=self._reader.config.name,
+            client=self._peer,
+            unread=lost,
+        )
+        self.close()
+        self._check_rest()
 
     def forget(self) -> None:
         """Read no more of it, and drop what it has sent."""
-        self._data.clear()
+        self._reader.lost += self.waiting
+        self.drop()
         self.close()
+
+    def drop(self) -> None:
+        """Drop what it has sent."""
+        self._reader.lost += len(self.data)
+        self.data.clear()
 
     def _ready(self) -> None:
         if not self._is_ready and self._whole_frame():
@@ -305,7 +415,7 @@ class _Connection(asyncio.Protocol):
 
     def _length(self, at: int) -> int:
         """Of the payload whose header is at `at`; -1 if it can't be accepted."""
-        (length,) = self._header.unpack_from(self._data, at)
+        (length,) = self._header.unpack_from(self.data, at)
         if 0 <= length <= self._reader.config.max_size:
             return int(length)
         _log.warning(
@@ -315,23 +425,23 @@ class _Connection(asyncio.Protocol):
             length=length,
             max_size=self._reader.config.max_size,
         )
-        self._data.clear()
+        self.data.clear()
         self.close()
         return -1
 
     def _whole_frame(self) -> bool:
         size = self._header.size
-        if len(self._data) < size:
+        if len(self.data) < size:
             return False
         length = self._length(0)
-        return length >= 0 and len(self._data) >= size + length
+        return length >= 0 and len(self.data) >= size + length
 
     def take(self, limit: int) -> list[bytes]:
         """At most `limit` whole frames' payloads."""
         self._is_ready = False
         frames: list[bytes] = []
         size = self._header.size
-        data = self._data
+        data = self.data
         view = memoryview(data)
         at = 0
         try:
@@ -354,11 +464,14 @@ class _Connection(asyncio.Protocol):
         return frames
 
     def _check_rest(self) -> None:
-        if self._transport is None and self._data and not self._is_ready:
+        gone = self._transport is None or self._cut
+        if gone and self.data and not self._is_ready:
+            if self._cut:
+                self._reader.lost += len(self.data)
             _log.warning(
                 "a connection closed inside a frame, which is dropped",
                 source=self._reader.config.name,
                 client=self._peer,
-                bytes=len(self._data),
+                bytes=len(self.data),
             )
-            self._data.clear()
+            self.data.clear()

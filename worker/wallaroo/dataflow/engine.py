@@ -69,12 +69,36 @@ class Counters:
             self.dead + other.dead,
         )
 
+    def __sub__(self, other: "Counters") -> "Counters":
+        return Counters(
+            self.read - other.read,
+            self.received - other.received,
+            self.written - other.written,
+            self.dead - other.dead,
+        )
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in a worker's dataflow.
+
+    local: events for a later stage of the same worker; held: those for keys whose state is on its
+    way. inbox, outbox: bytes of events that have come from other workers, or go to them.
+    """
+
+    local: int = 0
+    held: int = 0
+    inbox: int = 0
+    outbox: int = 0
+
 
 class _SourceInput:
     """A stage's source on this worker: the partitions that it reads here, one after the other."""
 
-    def __init__(self, name: str, place: Place) -> None:
+    def __init__(self, name: str, place: Place, *, listens: bool) -> None:
         self.name = name
+        #: Its partition does not move with its point, and nothing of it is kept.
+        self._listens = listens
         self.readers: deque[SourceReader] = deque()
         #: What the checkpoint says of each partition.
         self._place = place
@@ -93,6 +117,8 @@ class _SourceInput:
 
     def stored(self, partition: str) -> dict[str, Any]:
         """What the checkpoint has of a partition: `position`, encoded, and whether it `ended`."""
+        if self._listens:
+            return {}
         stored: dict[str, Any] = dict(self._place.live[partition])
         if stored.get("ended"):
             self.ended.add(partition)
@@ -110,7 +136,7 @@ class _SourceInput:
             if ended:
                 self.ended.add(partition)
                 del self._open[partition]
-            if self._stored.get(partition) != entry:
+            if self._stored.get(partition) != entry and not self._listens:
                 self._stored[partition] = entry
                 self._place.live[partition].update(entry)
         self._place.freeze()
@@ -258,6 +284,8 @@ class Engine:
     dead_letters: takes the events for which a user's function raises; without it they stop the
         application.
     gained: called with a source when the positions of what this worker has gained of it are here.
+    listens: whether sources that listen do so here, as long as this worker is a member; by default
+        on worker 0 alone.
     """
 
     def __init__(
@@ -278,6 +306,7 @@ class Engine:
         counters: Counters = Counters(),
         dead_letters: SinkWriter | None = None,
         gained: Callable[[str], None] = lambda _: None,
+        listens: bool | None = None,
     ) -> None:
         self.graph = graph
         self.worker = worker
@@ -292,6 +321,7 @@ class Engine:
         self._held = held
         self._clock = clock
         self._gained = gained
+        self._listens = worker == 0 if listens is None else listens
         self._turn = 0
         self._places: dict[str, Place] = {}
         self._bytes_keys: set[int] = set()
@@ -354,7 +384,7 @@ class Engine:
 
         place = self._store.place(self._numbers[title], title, dict, point)
         place.point = point  # there may be more partitions than at the last recovery
-        return _SourceInput(node.name, place)
+        return _SourceInput(node.name, place, listens=node.config.listens)
 
     def _connect(self, edge: Edge, other: int) -> None:
         """Make the two ends of an exchange with another worker that are here."""
@@ -551,6 +581,26 @@ class Engine:
         """What has been done here so far."""
         found = sum((task.counters for task in self._tasks), self._start)
         return replace(found, dead=self.letters.count) if self.letters else found
+
+    @property
+    def progress(self) -> Counters:
+        """What has been done here since the committed epoch from which it went on."""
+        return self.counters - self._start
+
+    @property
+    def backlog(self) -> Backlog:
+        """What waits here, about."""
+        inboxes = self.inboxes.values()
+        held = [len(events) for task in self._tasks for _, events in task.released]
+        for task in self._tasks:
+            if task.hold:
+                held += map(len, task.hold.events.values())
+        return Backlog(
+            sum(inbox.size for inbox in inboxes if inbox.local),
+            sum(held),
+            sum(inbox.size for inbox in inboxes if not inbox.local),
+            sum(outbox.size for outbox in self.outboxes.values()),
+        )
 
     @property
     def cut(self) -> Counters:
@@ -829,7 +879,7 @@ class Engine:
         """Whether this worker reads a partition under an assignment."""
         node = next(each for each in self.graph.sources if each.name == source)
         if node.config.listens:
-            return self.worker == 0
+            return self._listens and self.worker in assignment.workers
         return assignment.owner(self._partitions[source][partition]) == self.worker
 
     def _hold_back(

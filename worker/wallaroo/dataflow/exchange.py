@@ -45,6 +45,11 @@ class Outbox:
         return self._bytes < ROOM
 
     @property
+    def size(self) -> int:
+        """Bytes that wait here, but for what the last batch has left and no block holds yet."""
+        return self._bytes
+
+    @property
     def idle(self) -> bool:
         """Nothing waits to be sent."""
         return not self._items and not self.values

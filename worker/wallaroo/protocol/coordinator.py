@@ -24,7 +24,9 @@ from wallaroo.protocol.messages import (
     Abort,
     Broken,
     Commit,
+    ConnectionsClosed,
     Copy,
+    Drain,
     Drained,
     Enlist,
     Enlisted,
@@ -52,6 +54,9 @@ BACK_OFF, LONGEST_BACK_OFF = 0.2, 5.0
 #: Seconds in which all that take part in a rescale must get ready, and in which, while state is
 #: copied, something must have been done.
 PREPARE_TIME, COPY_TIME = 60.0, 30.0
+#: Seconds for which a leaver still lets clients in, and in which they may then close their
+#: connections before these are cut.
+GRACE, DRAIN_TIME = 5.0, 30.0
 
 
 class Phase(Enum):
@@ -164,11 +169,14 @@ class Coordinator:
     committed: the manifest from which to go on; of generation 0 and epoch 0 at the beginning.
     fingerprint: of worker 0's program, which counts.
     interval: seconds between barriers; 0 for none but the last.
+    grace, drain_time: of the clients that are connected to a worker which is to leave.
     """
 
     committed: Manifest
     fingerprint: str
     interval: float
+    grace: float = GRACE
+    drain_time: float = DRAIN_TIME
     phase: Phase = Phase.FORMING
     stop_requested: bool = False
     #: Generations begun for a fault, since this coordinator started.
@@ -345,8 +353,10 @@ class Coordinator:
                 return self._has_published(worker, epoch)
             case Broken():
                 return self._broken(worker, message.peer, message.attempt)
-            case Enlisted(attempt=attempt):
-                return self._is_enlisted(worker, attempt)
+            case Enlisted():
+                return self._is_enlisted(worker, message)
+            case ConnectionsClosed():
+                return self._has_drained(worker, message)
             case Staged():
                 return self._has_staged(worker, message)
 
@@ -728,16 +738,22 @@ class Coordinator:
         attempt = self._rescale
         if attempt is None or attempt.phase is rescale.Phase.SWITCH:
             return []  # ruling 24: from there it commits, or a fault recovers
+        if attempt.phase is rescale.Phase.DRAIN and attempt.draining:
+            # They can't read what they have, and cut the rest at the switch.
+            attempt.drained |= attempt.draining
+            return [self._watch(COPY_TIME), *self._maybe_catch_up()]
         if attempt.phase is not rescale.Phase.PREPARE and attempt.progressed():
             return [self._watch(COPY_TIME)]
         seconds = PREPARE_TIME if attempt.phase is rescale.Phase.PREPARE else COPY_TIME
         return self._abort(f"{attempt.missing()} within {seconds:g} s")
 
-    def _is_enlisted(self, worker: int, number: int) -> list[Effect]:
+    def _is_enlisted(self, worker: int, message: Enlisted) -> list[Effect]:
         attempt = self._rescale
-        if attempt is None or attempt.attempt != number:
+        if attempt is None or attempt.attempt != message.attempt:
             return []
         attempt.enlisted.add(worker)
+        if message.listens and worker in attempt.leavers:
+            attempt.listening.add(worker)
         return self._maybe_copy()
 
     def _maybe_copy(self) -> list[Effect]:
@@ -762,16 +778,43 @@ class Coordinator:
         return self._maybe_catch_up()
 
     def _maybe_catch_up(self) -> list[Effect]:
-        """Once receivers have all that is committed: one epoch at once, then the switch."""
+        """Once receivers have all that is committed: one epoch at once, then the switch.
+
+        Before that clients of leavers are let go of (ruling 31), while copying goes on. They come
+        last, so that they are not sent away for an attempt of which nothing comes.
+        """
         attempt = self._rescale
-        if attempt is None or attempt.phase is not rescale.Phase.COPY:
+        if attempt is None or attempt.phase not in {rescale.Phase.COPY, rescale.Phase.DRAIN}:
             return []
         if not attempt.caught_up(self.committed.epoch):
+            return []
+        if attempt.phase is rescale.Phase.COPY and attempt.draining:
+            return self._drain(attempt)
+        if attempt.draining:
             return []
         attempt.enter(rescale.Phase.CATCH_UP, self._now)
         attempt.last = self.committed.epoch + 1  # it may be under way
         self._due = True
         return self._maybe_inject()
+
+    def _drain(self, attempt: Rescale) -> list[Effect]:
+        """Have leavers let go of their clients."""
+        attempt.enter(rescale.Phase.DRAIN, self._now)
+        drain = Drain(self._generation, attempt.attempt, self.grace, self.drain_time)
+        told = self._tell(attempt.draining, drain)
+        return [*told, self._watch(self.grace + self.drain_time + COPY_TIME)]
+
+    def _has_drained(self, worker: int, message: ConnectionsClosed) -> list[Effect]:
+        attempt = self._rescale
+        if attempt is None or attempt.attempt != message.attempt:
+            return []
+        attempt.lost[worker] = message.lost
+        if attempt.phase is not rescale.Phase.DRAIN or worker not in attempt.draining:
+            return []
+        attempt.drained.add(worker)
+        if attempt.draining:
+            return []
+        return [self._watch(COPY_TIME), *self._maybe_catch_up()]
 
     def _has_committed(self) -> list[Effect]:
         """What a commit brings about for a rescale."""

@@ -13,7 +13,9 @@ from wallaroo.protocol.messages import (
     Abort,
     Broken,
     Commit,
+    ConnectionsClosed,
     Copy,
+    Drain,
     Drained,
     Enlist,
     Enlisted,
@@ -96,10 +98,20 @@ class StreamBroke:
 
 @dataclass(frozen=True)
 class IsEnlisted:
-    """The worker is ready for an attempt to rescale."""
+    """The worker is ready for an attempt to rescale. listens: it leaves, and has clients."""
 
     generation: int
     attempt: int
+    listens: bool = False
+
+
+@dataclass(frozen=True)
+class ClientsGone:
+    """No client is connected here any more. lost: bytes of those cut off that were not read."""
+
+    generation: int
+    attempt: int
+    lost: int
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,7 @@ Event = (
     | SourcesEnded
     | StreamBroke
     | IsEnlisted
+    | ClientsGone
     | HasStaged
 )
 
@@ -179,6 +192,18 @@ class Donate:
 
 
 @dataclass(frozen=True)
+class LetGo:
+    """Let go of the clients that are connected here. Then say `ClientsGone`.
+
+    grace, patience: seconds, of `Drain`.
+    """
+
+    attempt: int
+    grace: float
+    patience: float
+
+
+@dataclass(frozen=True)
 class GiveUpAttempt:
     """Forget an attempt to rescale."""
 
@@ -216,6 +241,7 @@ Effect = (
     | PutBarrier
     | GetReady
     | Donate
+    | LetGo
     | GiveUpAttempt
     | Publish
     | End
@@ -233,6 +259,8 @@ class Member:
     published: int = 0
     #: The attempt to rescale that it takes part in, and the epoch of its switch; 0 for none.
     attempt: int = 0
+    #: It is about to leave: clients should go elsewhere.
+    draining: bool = False
     _switch: int = 0
     _durable: Durable | None = None
 
@@ -263,7 +291,11 @@ class Member:
             case IsEnlisted(attempt=attempt):
                 if attempt != self.attempt:
                     return []
-                return [Say(Enlisted(self.generation, attempt))]
+                return [Say(Enlisted(self.generation, attempt, event.listens))]
+            case ClientsGone(attempt=attempt, lost=lost):
+                if attempt != self.attempt:
+                    return []
+                return [Say(ConnectionsClosed(self.generation, attempt, lost))]
             case HasStaged(attempt=attempt):
                 if attempt != self.attempt:
                     return []
@@ -316,6 +348,11 @@ class Member:
                 return [Publish(epoch, switched)]
             case Copy(attempt=attempt):
                 return [Donate(attempt)] if attempt == self.attempt else []
+            case Drain(attempt=attempt, grace=grace, patience=patience):
+                if attempt != self.attempt:
+                    return []
+                self.draining = True
+                return [LetGo(attempt, grace, patience)]
             case Abort(attempt=attempt):
                 return self._give_up(attempt)
 
@@ -334,6 +371,7 @@ class Member:
         if attempt != self.attempt:
             return []
         self.attempt = self._switch = 0
+        self.draining = False
         if self.phase is Phase.JOINING:
             return self._halt()
         return [GiveUpAttempt(attempt)]
@@ -343,6 +381,7 @@ class Member:
         self.phase = Phase.WAITING
         self._durable = None
         self.attempt = self._switch = 0
+        self.draining = False
         return [Abandon()] if abandon else []
 
     def _maybe_prepared(self) -> list[Effect]:

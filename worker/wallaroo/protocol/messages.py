@@ -72,10 +72,26 @@ class Broken:
 
 @dataclass(frozen=True)
 class Enlisted:
-    """The worker is ready for an attempt to rescale: its streams to all that take part are open."""
+    """The worker is ready for an attempt to rescale: its streams to all that take part are open.
+
+    listens: it is to leave, and has connections of clients that must be served to their end.
+    """
 
     generation: int
     attempt: int
+    listens: bool = False
+
+
+@dataclass(frozen=True)
+class ConnectionsClosed:
+    """A leaver serves no client any more, and has read all that it is going to read of them.
+
+    lost: bytes that those it has cut off had sent and it has not read.
+    """
+
+    generation: int
+    attempt: int
+    lost: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,18 @@ class Failed:
     failure: Failure
 
 
-FromWorker = Register | Ready | Drained | Prepared | Published | Broken | Enlisted | Staged | Failed
+FromWorker = (
+    Register
+    | Ready
+    | Drained
+    | Prepared
+    | Published
+    | Broken
+    | Enlisted
+    | ConnectionsClosed
+    | Staged
+    | Failed
+)
 
 # To a worker
 
@@ -172,6 +199,20 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """Let go of the clients that are connected here: this worker is about to leave.
+
+    grace: seconds for which new ones are still let in, since they may not know yet.
+    patience: seconds after that in which they may close their connections before they are cut.
+    """
+
+    generation: int
+    attempt: int
+    grace: float
+    patience: float
+
+
+@dataclass(frozen=True)
 class Abort:
     """The attempt is given up: forget it. The assignment in force stays."""
 
@@ -205,4 +246,6 @@ class Finish:
     """The application has ended, or failed: end."""
 
 
-ToWorker = Refuse | Halt | Recover | Resume | Enlist | Copy | Abort | Inject | Commit | Finish
+ToWorker = (
+    Refuse | Halt | Recover | Resume | Enlist | Copy | Drain | Abort | Inject | Commit | Finish
+)

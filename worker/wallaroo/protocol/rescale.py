@@ -24,6 +24,8 @@ class Phase(Enum):
     PREPARE = "prepare"
     #: Donors send what moves as of a committed epoch, then what each later epoch touched of it.
     COPY = "copy"
+    #: Leavers on which a source listens let go of its clients; copying goes on.
+    DRAIN = "drain"
     #: Receivers have nearly all: one epoch is run at once, so that little is left for the last.
     CATCH_UP = "catch up"
     #: The barrier behind which the new assignment holds is under way.
@@ -46,6 +48,11 @@ class Rescale:
     #: Epochs committed since it began; with the first all state there is, is in some checkpoint.
     commits: int = 0
     enlisted: set[int] = field(default_factory=set)
+    #: Leavers on which a source listens; those of them whose connections are closed.
+    listening: set[int] = field(default_factory=set)
+    drained: set[int] = field(default_factory=set)
+    #: By leaver: bytes that clients had sent, and that were not read when they were cut off.
+    lost: dict[int, int] = field(default_factory=dict)
     #: By receiver: the epoch up to which it has all; entries and bytes that it has taken in.
     staged: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     #: The epoch that had to be committed before the switch, once receivers had caught up.
@@ -73,6 +80,11 @@ class Rescale:
     def everyone(self) -> frozenset[int]:
         """Members of the old assignment and of the new one."""
         return frozenset(self.new.workers) | frozenset(self.old.workers)
+
+    @property
+    def draining(self) -> set[int]:
+        """Leavers that have connections of clients still to be closed."""
+        return self.listening - self.drained
 
     @property
     def receivers(self) -> frozenset[int]:
@@ -108,7 +120,8 @@ class Rescale:
         """What is remembered of it.
 
         moved, minimum: shares of the interval; entries, bytes: what was sent, an entry that was
-        touched meanwhile again; seconds: of each phase; held: longest hold-back in seconds.
+        touched meanwhile again; seconds: of each phase; held: longest hold-back in seconds;
+        lost: bytes of connections that were cut off with them unread.
         """
         marks = [*self.times.items()]
         ends = [*(at for _, at in marks[1:]), now]
@@ -129,6 +142,7 @@ class Rescale:
                 for (phase, at), end in zip(marks, ends, strict=True)
             },
             "held": round(self.held, 4),
+            "lost": sum(self.lost.values()),
         }
 
 

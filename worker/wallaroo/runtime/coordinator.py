@@ -29,6 +29,7 @@ from wallaroo.runtime.messages import (
     from_worker,
     to_worker_message,
 )
+from wallaroo.runtime.metrics import Coordination, Metrics, Overview
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
 
@@ -85,6 +86,24 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         #: When the last barrier was injected, and how long the last epoch took from there.
         self._injected = 0.0
         self._epoch_took = 0.0
+        #: When it was, by the clock; and who wants to know all that.
+        self._committed_at = 0.0
+        self._coordination: Coordination | None = None
+
+    def tell(self, metrics: Metrics) -> None:
+        """Have metrics know of epochs and rescales."""
+        self._coordination = metrics.coordinate(self._overview)
+
+    def _overview(self) -> Overview:
+        machine = self._machine
+        committed = machine.committed
+        return Overview(
+            committed.epoch,
+            machine.generation,
+            len(committed.members),
+            self._committed_at,
+            machine.recoveries,
+        )
 
     def serve(self, address: str) -> grpc.Server:
         """Start to listen at `address`."""
@@ -270,6 +289,8 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 _log.info(after[0].value, generation=after[1], after=repr(event)[:200])
             if self._machine.history[-1:] != last:
                 _log.info("rescale", **self._machine.history[-1])
+                if self._coordination:
+                    self._coordination.rescaled(self._machine.history[-1])
             for effect in effects:
                 self._carry_out(effect)
             return effects
@@ -301,9 +322,13 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
             self._fail(Failure(to_be_mended(why)))
             return
         took = time.monotonic() - self._injected
+        commits = manifest.epoch > self._machine.committed.epoch
         self.handle(protocol.Persisted(manifest.generation, manifest.epoch))
-        if self._injected:
+        if commits:
             self._epoch_took = took
+            self._committed_at = time.time()
+            if self._coordination:
+                self._coordination.committed(took)
 
 
 def _or_end(function: Callable[[T], R], argument: T) -> R:

@@ -111,9 +111,11 @@ def from_worker_message(message: messages.FromWorker) -> control_pb2.FromWorker:
         case messages.Broken(generation, peer, attempt):
             broken = control_pb2.Broken(generation=generation, peer=peer, attempt=attempt)
             return control_pb2.FromWorker(broken=broken)
-        case messages.Enlisted(generation, attempt):
-            enlisted = control_pb2.Enlisted(generation=generation, attempt=attempt)
-            return control_pb2.FromWorker(enlisted=enlisted)
+        case messages.Enlisted():
+            return control_pb2.FromWorker(enlisted=control_pb2.Enlisted(**asdict(message)))
+        case messages.ConnectionsClosed():
+            closed = control_pb2.ConnectionsClosed(**asdict(message))
+            return control_pb2.FromWorker(connections_closed=closed)
         case messages.Staged():
             return control_pb2.FromWorker(staged=control_pb2.Staged(**asdict(message)))
         case messages.Failed(failure):
@@ -157,7 +159,11 @@ def from_worker(message: control_pb2.FromWorker) -> messages.FromWorker | None:
             broken = message.broken
             return messages.Broken(broken.generation, broken.peer, broken.attempt)
         case "enlisted":
-            return messages.Enlisted(message.enlisted.generation, message.enlisted.attempt)
+            enlisted = message.enlisted
+            return messages.Enlisted(enlisted.generation, enlisted.attempt, enlisted.listens)
+        case "connections_closed":
+            closed = message.connections_closed
+            return messages.ConnectionsClosed(closed.generation, closed.attempt, closed.lost)
         case "staged":
             staged = message.staged
             return messages.Staged(
@@ -211,6 +217,9 @@ def to_worker_message(message: messages.ToWorker) -> control_pb2.ToWorker:
         case messages.Copy(generation, attempt):
             copy = control_pb2.Copy(attempt=attempt)
             return control_pb2.ToWorker(generation=generation, copy=copy)
+        case messages.Drain(generation, attempt, grace, patience):
+            drain = control_pb2.Drain(attempt=attempt, grace=grace, patience=patience)
+            return control_pb2.ToWorker(generation=generation, drain=drain)
         case messages.Abort(generation, attempt):
             abort = control_pb2.Abort(attempt=attempt)
             return control_pb2.ToWorker(generation=generation, abort=abort)
@@ -268,6 +277,9 @@ def to_worker(message: control_pb2.ToWorker) -> messages.ToWorker:
             )
         case "copy":
             return messages.Copy(generation, message.copy.attempt)
+        case "drain":
+            drain = message.drain
+            return messages.Drain(generation, drain.attempt, drain.grace, drain.patience)
         case "abort":
             return messages.Abort(generation, message.abort.attempt)
     raise ValueError("the coordinator says what this version of Wallaroo does not know")
@@ -306,6 +318,8 @@ def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
                 "received": each.report.received,
                 "written": each.report.written,
                 "dead_letters": each.report.dead_letters,
+                "connections": each.report.connections,
+                "lost": each.report.lost,
                 "waiting": list(each.report.waiting),
             }
             for each in status.workers

@@ -24,6 +24,7 @@ from wallaroo.protocol.manifest import DeltaMark, Part
 from wallaroo.protocol.manifest import Staging as StagingMark
 from wallaroo.protocol.member import (
     Abandon,
+    ClientsGone,
     Donate,
     Durable,
     End,
@@ -33,6 +34,7 @@ from wallaroo.protocol.member import (
     GiveUpAttempt,
     GoBack,
     IsEnlisted,
+    LetGo,
     Member,
     Publish,
     PutBarrier,
@@ -134,12 +136,14 @@ class Settings:
 
     cache: entries that may be kept in memory; None for all.
     dead_letters: where to write events for which a user's function raises; None to stop instead.
+    everywhere: sources that listen do so on all workers, not only on worker 0.
     """
 
     worker: int
     folder: Path
     cache: int | None = None
     dead_letters: FileSinkConfig[str] | None = None
+    everywhere: bool = False
 
 
 @dataclass(eq=False)
@@ -236,6 +240,14 @@ class Node:
         self._getting_ready: Enlist | None = None
         #: Readers that outlive a recovery.
         self._lasting: dict[tuple[str, str], SourceReader] = {}
+        #: All readers there ever were to which clients connect; of those that are closed, what
+        #: they had lost still counts.
+        self._listening: list[SourceReader] = []
+        #: Clients are being let go of: what had been lost before, and whether all are gone.
+        self._lost_before = 0
+        self._clients_gone = True
+        #: What dataflows have done that are abandoned.
+        self._done = Counters()
         #: Marks of dead letters that are not written any more, for when they are again.
         self._left: tuple[dict[str, Any], ...] = ()
         self._services: list[_Services] = []
@@ -252,6 +264,26 @@ class Node:
     def store(self) -> Store | None:
         """The worker's state, once it has been opened."""
         return self._store
+
+    @property
+    def progress(self) -> Counters:
+        """What has been done since this process began, also what had to be done again."""
+        return self._done + self.engine.progress if self.engine else self._done
+
+    @property
+    def connections(self) -> int:
+        """Clients that are connected to sources here."""
+        return sum(reader.connections for reader in self._listening)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that they have sent and that wait to be read, as far as is known."""
+        return sum(reader.unread for reader in self._listening)
+
+    @property
+    def lost(self) -> int:
+        """Bytes that they had sent unread when they were cut off, since this process began."""
+        return sum(reader.lost for reader in self._listening)
 
     def registration(self, address: str, fingerprint: str) -> Register:
         """What to say first to a coordinator."""
@@ -270,6 +302,8 @@ class Node:
     def run(self) -> bool:
         """Process for about a slice; whether there is more to do at once."""
         engine, store = self.engine, self._store
+        if self._going_back:
+            self._maybe_go_back()
         if engine is None or store is None or not self._running:
             return False
         clock = self._clock
@@ -322,6 +356,8 @@ class Node:
                     self._get_ready(enlist, joins=joins)
                 case Donate():
                     self._donate()
+                case LetGo(attempt, grace, patience):
+                    self._let_go(attempt, grace, patience)
                 case GiveUpAttempt():
                     self._give_up_attempt()
                 case Publish(epoch, switched):
@@ -329,8 +365,10 @@ class Node:
                     if switched:
                         self._has_switched()
                 case End():
+                    self._close_lasting()
                     self.host.end()
                 case GiveUp(message):
+                    self._close_lasting()
                     self.host.fail(Failure(message))
 
     def _abandon(self) -> None:
@@ -339,6 +377,7 @@ class Node:
         self._getting_ready = None
         self._forget_attempt()
         if self.engine:
+            self._done += self.engine.progress
             self.engine.close(keep=list(self._lasting.values()))
             self.engine = None
         for services in self._services:
@@ -355,9 +394,10 @@ class Node:
             if self._getting_ready and not self._jobs:
                 self._maybe_join()
             return
-        why = "work in the background that must be over first" if self._jobs else ""
+        closing = any(reader.closing for reader in self._listening)  # its port is needed again
+        why = "work in the background that must be over first" if self._jobs or closing else ""
         self.host.waiting("recovery", why)
-        if self._jobs:
+        if why:
             return
         self._going_back = None
         try:
@@ -371,6 +411,7 @@ class Node:
         if self.settings.worker not in to.assignment.workers:
             self._open_sinks(part, to.epoch, len(to.assignment.workers))
             self._abandon()  # what was committed is published now: nothing is left here
+            self._close_lasting()
             self._handle(SinksPublished(generation, to.epoch))
             return
         self._admit()
@@ -460,6 +501,7 @@ class Node:
             counters=Counters(*part.counts),
             dead_letters=writers[-1] if self.settings.dead_letters else None,
             gained=self._open_gained,
+            listens=self.settings.everywhere or self.settings.worker == 0,
         )
         return self.engine
 
@@ -540,6 +582,8 @@ class Node:
                     if reader.lasting:
                         self._lasting[source.name, name] = reader
                         self._services.remove(services)
+                    if config.listens:
+                        self._listening.append(reader)
                 engine.read_from(source.name, name, reader)
 
     def _connector(self, name: str, workers: int, *, tracked: bool) -> _Services:
@@ -554,6 +598,8 @@ class Node:
 
     def _has_passed(self, barrier: Barrier) -> None:
         self._passed = barrier.epoch
+        if not self._clients_gone and barrier.switch:
+            self._are_gone()  # cut off: there was no time to read what they had sent
 
     def _maybe_write(self) -> None:
         """Write the delta of the epoch that all stages have passed, once it is encoded."""
@@ -716,7 +762,8 @@ class Node:
             engine, store, base, self._clock, self.host.wake_sender, self._has_come
         )
         to = attempt.to
-        event = IsEnlisted(to.generation, to.attempt)
+        listens = attempt.leaves and any(not reader.ended for reader in self._listening)
+        event = IsEnlisted(to.generation, to.attempt, listens)
         self.host.open_streams(
             to.generation, to.attempt, outgoing, incoming, to.addresses, lambda: self._handle(event)
         )
@@ -729,6 +776,51 @@ class Node:
         if attempt and attempt.donor:
             attempt.donor.allowed = True
         self.host.wake()
+
+    def _let_go(self, number: int, grace: float, patience: float) -> None:
+        """Let go of the clients that are connected here, as this worker leaves."""
+        readers = list(self._lasting.values())
+        left = len(readers)
+        self._lost_before = self.lost
+        self._clients_gone = False
+
+        def done() -> None:
+            nonlocal left
+            left -= 1
+            attempt = self._attempt
+            if not left and attempt and attempt.to.attempt == number and not self._clients_gone:
+                self._are_gone()
+
+        for reader in readers:
+            reader.let_go(grace, patience, done)
+        if not readers:
+            self._are_gone()
+
+    def _are_gone(self) -> None:
+        attempt = self._attempt
+        assert attempt
+        self._clients_gone = True
+        to = attempt.to
+        lost = self.lost - self._lost_before
+        self._handle(ClientsGone(to.generation, to.attempt, lost))
+
+    def _take_back(self, attempt: Attempt) -> None:
+        """An attempt has come to nothing: who was to leave goes on to listen, who came does not."""
+        self._clients_gone = True
+        if attempt.joins:
+            self._close_lasting()
+            return
+        for reader in self._lasting.values():
+            try:
+                reader.take_back()
+            except InputError as error:
+                self._fail(error)
+
+    def _close_lasting(self) -> None:
+        """Read nothing any more."""
+        for reader in self._lasting.values():
+            reader.close()
+        self._lasting.clear()
 
     def _copy(self) -> bool:
         """What is to be done for a rescale now; whether there may be more at once."""
@@ -776,6 +868,10 @@ class Node:
             self._staged = attempt.staging
             if attempt.joins:
                 self._joined = barrier.epoch
+            # A fault behind this barrier is a crash for what is read elsewhere from there on.
+            for source, partition in list(self._lasting):
+                if not engine.reads(source, partition, attempt.to.new):
+                    del self._lasting[source, partition]
         engine.inject(barrier)
         self.host.wake()
 
@@ -793,9 +889,6 @@ class Node:
         store.switched(attempt.tenure(self._joined))
         engine.dismiss(attempt.leavers)
         self.host.drop_streams(attempt.leavers)
-        for source, partition in list(self._lasting):
-            if not engine.reads(source, partition, attempt.to.new):
-                del self._lasting[source, partition]
         self._told_ended = False
 
     def _give_up_attempt(self) -> None:
@@ -811,6 +904,7 @@ class Node:
         if attempt is None:
             return
         attempt.close()
+        self._take_back(attempt)
         if attempt.staging and attempt.staging is not self._staged:
             self._discarded.append(attempt.staging)
             self._drop_discarded()

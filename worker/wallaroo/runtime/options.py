@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from wallaroo.protocol.coordinator import DRAIN_TIME, GRACE
+
 
 @dataclass(frozen=True)
 class Options:
@@ -13,6 +15,11 @@ class Options:
     cache: entries of state that may be in a worker's memory; None for all.
     dead_letters: where to write events for which a user's function raises; None to stop instead.
     patience: seconds of silence after which a worker counts as lost.
+    everywhere: TCP sources listen on all workers, not only on worker 0.
+    grace, drain_time: seconds for which a worker that is to leave lets clients in, and in which
+        they may then close their connections before it cuts them off.
+    metrics: the port on which worker 0 serves metrics, the others on those that follow; None for
+        nobody.
     """
 
     workers: int | None
@@ -20,6 +27,10 @@ class Options:
     cache: int | None
     dead_letters: Path | None
     patience: float
+    everywhere: bool = False
+    grace: float = GRACE
+    drain_time: float = DRAIN_TIME
+    metrics: int | None = None
 
     def flags(self) -> list[str]:
         """As `wallaroo worker` takes them."""
@@ -31,4 +42,9 @@ class Options:
             flags += ["--state-cache", str(self.cache)]
         if self.dead_letters is not None:
             flags += ["--on-error", "dead-letter", str(self.dead_letters)]
+        if self.everywhere:
+            flags.append("--listen-everywhere")
+        if self.metrics is not None:
+            flags += ["--metrics-port", str(self.metrics)]
+        flags += ["--drain-grace", f"{self.grace}s", "--drain-timeout", f"{self.drain_time}s"]
         return flags

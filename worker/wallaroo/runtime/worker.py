@@ -25,7 +25,7 @@ import grpc.aio
 import structlog
 
 from wallaroo.connectors.file_sink import FileSinkConfig
-from wallaroo.dataflow.engine import Counters
+from wallaroo.dataflow.engine import Backlog, Counters
 from wallaroo.dataflow.exchange import Outbox
 from wallaroo.disk import RealDisk
 from wallaroo.errors import DataflowError, Failure, InputError, to_be_mended
@@ -46,6 +46,7 @@ from wallaroo.runtime.directory import (
 from wallaroo.runtime.exchange import Lost, Receiver, Sender
 from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.messages import from_worker_message, status_dict, to_worker
+from wallaroo.runtime.metrics import Metrics, Sample, serve
 from wallaroo.runtime.node import Node, Settings
 from wallaroo.runtime.options import Options
 from wallaroo.state.allowlist import AllowList
@@ -102,6 +103,7 @@ class Worker:
         self._finishing = False
         self._attempts = 0
         self._garbage = _Garbage()
+        self.metrics = Metrics({"application": program.name, "worker": str(worker)}, self._folder)
 
     async def run(self) -> int:
         """Work until told to finish; returns the exit code. Raises `InputError`."""
@@ -121,6 +123,7 @@ class Worker:
                 self._folder,
                 self._options.cache,
                 FileSinkConfig(dead_letters) if dead_letters else None,
+                self._options.everywhere,
             ),
             self,
             RealDisk(),
@@ -129,6 +132,8 @@ class Worker:
             time.perf_counter,
             uuid.uuid4().hex,
         )
+        if self._options.metrics is not None:
+            serve(self.metrics.registry, self._options.metrics + self.worker)
         self._address = worker_address(self._sockets, self.worker)
         self._receiver = Receiver(self.worker, self.wake, self._lost)
         server = await self._receiver.serve(self._address)
@@ -170,13 +175,21 @@ class Worker:
             manifest = manifest.for_program(graph.places, found)
         except ValueError as error:
             raise InputError(f"{error}; start anew with another --dir, or put it back") from None
-        machine = protocol.Coordinator(manifest, self.program.fingerprint, self._options.interval)
+        options = self._options
+        machine = protocol.Coordinator(
+            manifest,
+            self.program.fingerprint,
+            options.interval,
+            grace=options.grace,
+            drain_time=options.drain_time,
+        )
         service = CoordinatorService(
             machine,
             manifests,
             self._options.patience,
             lambda failure: self._call(self.fail, failure),
         )
+        service.tell(self.metrics)
         return service, service.serve(coordinator_address(self._sockets))
 
     # The connection to the coordinator
@@ -372,9 +385,13 @@ class Worker:
 
     async def _drive(self) -> None:
         """Run the dataflow whenever there is something to do, in slices."""
+        busy = self.metrics.busy
         while True:
             self._work.clear()
-            if self.node.run():
+            busy.begin()
+            more = self.node.run()
+            busy.end()
+            if more:
                 # gRPC needs several turns of the loop for a frame: with one turn a slice, frames
                 # would pile up in front of a barrier while this worker is busy.
                 for _ in range(_TURNS):
@@ -390,9 +407,21 @@ class Worker:
     async def _beat(self) -> None:
         """Report, now and then."""
         while True:
+            self.metrics.take(self._sample())
             await asyncio.sleep(_REPORT)
             if self._control:
                 self._control.send(pb.FromWorker(report=self._counters()))
+
+    def _sample(self) -> Sample:
+        node = self.node
+        return Sample(
+            node.progress,
+            node.engine.backlog if node.engine else Backlog(),
+            node.store.keys if node.store else 0,
+            node.connections,
+            node.unread,
+            node.lost,
+        )
 
     def _counters(self) -> pb.Report:
         engine = self.node.engine
@@ -405,6 +434,8 @@ class Worker:
             keys=store.keys if store else 0,
             waiting=[f"{what}: {why}" for what, why in sorted(self._waiting.items())],
             dead_letters=counters.dead,
+            connections=self.node.connections,
+            lost=self.node.lost,
         )
 
 

@@ -271,6 +271,11 @@ class Store:
         """Whether nothing that has passed a barrier is left to encode."""
         return not self._encoding
 
+    @property
+    def cleaned(self) -> bool:
+        """Whether nothing is left in memory of what a rescale has taken."""
+        return not self._cleaning
+
     def work(self, until: float) -> bool:
         """Do what there is to do, until the clock is at `until`; whether there may be more.
 

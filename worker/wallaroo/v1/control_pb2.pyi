@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromWorker(_message.Message):
-    __slots__ = ("register", "ready", "drained", "prepared", "report", "failed", "published", "broken", "heartbeat", "enlisted", "staged")
+    __slots__ = ("register", "ready", "drained", "prepared", "report", "failed", "published", "broken", "heartbeat", "enlisted", "staged", "connections_closed")
     REGISTER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class FromWorker(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ENLISTED_FIELD_NUMBER: _ClassVar[int]
     STAGED_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_CLOSED_FIELD_NUMBER: _ClassVar[int]
     register: Register
     ready: Ready
     drained: Drained
@@ -30,7 +31,8 @@ class FromWorker(_message.Message):
     heartbeat: Heartbeat
     enlisted: Enlisted
     staged: Staged
-    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., enlisted: _Optional[_Union[Enlisted, _Mapping]] = ..., staged: _Optional[_Union[Staged, _Mapping]] = ...) -> None: ...
+    connections_closed: ConnectionsClosed
+    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., enlisted: _Optional[_Union[Enlisted, _Mapping]] = ..., staged: _Optional[_Union[Staged, _Mapping]] = ..., connections_closed: _Optional[_Union[ConnectionsClosed, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("worker", "address", "fingerprint", "pid", "directory", "admitted")
@@ -91,12 +93,24 @@ class Broken(_message.Message):
     def __init__(self, generation: _Optional[int] = ..., peer: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Enlisted(_message.Message):
-    __slots__ = ("generation", "attempt")
+    __slots__ = ("generation", "attempt", "listens")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LISTENS_FIELD_NUMBER: _ClassVar[int]
     generation: int
     attempt: int
-    def __init__(self, generation: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+    listens: bool
+    def __init__(self, generation: _Optional[int] = ..., attempt: _Optional[int] = ..., listens: _Optional[bool] = ...) -> None: ...
+
+class ConnectionsClosed(_message.Message):
+    __slots__ = ("generation", "attempt", "lost")
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    generation: int
+    attempt: int
+    lost: int
+    def __init__(self, generation: _Optional[int] = ..., attempt: _Optional[int] = ..., lost: _Optional[int] = ...) -> None: ...
 
 class Staged(_message.Message):
     __slots__ = ("generation", "attempt", "epoch", "entries", "size")
@@ -177,20 +191,24 @@ class Partition(_message.Message):
     def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("read", "received", "written", "keys", "waiting", "dead_letters")
+    __slots__ = ("read", "received", "written", "keys", "waiting", "dead_letters", "connections", "lost")
     READ_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     read: int
     received: int
     written: int
     keys: int
     waiting: _containers.RepeatedScalarFieldContainer[str]
     dead_letters: int
-    def __init__(self, read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., keys: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ..., dead_letters: _Optional[int] = ...) -> None: ...
+    connections: int
+    lost: int
+    def __init__(self, read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., keys: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ..., dead_letters: _Optional[int] = ..., connections: _Optional[int] = ..., lost: _Optional[int] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("failure",)
@@ -215,7 +233,7 @@ class Failure(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., step: _Optional[str] = ..., key: _Optional[str] = ..., event: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class ToWorker(_message.Message):
-    __slots__ = ("generation", "refuse", "halt", "recover", "resume", "inject", "commit", "finish", "enlist", "copy", "abort")
+    __slots__ = ("generation", "refuse", "halt", "recover", "resume", "inject", "commit", "finish", "enlist", "copy", "abort", "drain")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
     HALT_FIELD_NUMBER: _ClassVar[int]
@@ -227,6 +245,7 @@ class ToWorker(_message.Message):
     ENLIST_FIELD_NUMBER: _ClassVar[int]
     COPY_FIELD_NUMBER: _ClassVar[int]
     ABORT_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_FIELD_NUMBER: _ClassVar[int]
     generation: int
     refuse: Refuse
     halt: Halt
@@ -238,7 +257,8 @@ class ToWorker(_message.Message):
     enlist: Enlist
     copy: Copy
     abort: Abort
-    def __init__(self, generation: _Optional[int] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., halt: _Optional[_Union[Halt, _Mapping]] = ..., recover: _Optional[_Union[Recover, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., inject: _Optional[_Union[Inject, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., enlist: _Optional[_Union[Enlist, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ...) -> None: ...
+    drain: Drain
+    def __init__(self, generation: _Optional[int] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., halt: _Optional[_Union[Halt, _Mapping]] = ..., recover: _Optional[_Union[Recover, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., inject: _Optional[_Union[Inject, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., enlist: _Optional[_Union[Enlist, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
 
 class Halt(_message.Message):
     __slots__ = ()
@@ -301,6 +321,16 @@ class Copy(_message.Message):
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     def __init__(self, attempt: _Optional[int] = ...) -> None: ...
+
+class Drain(_message.Message):
+    __slots__ = ("attempt", "grace", "patience")
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    GRACE_FIELD_NUMBER: _ClassVar[int]
+    PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    grace: float
+    patience: float
+    def __init__(self, attempt: _Optional[int] = ..., grace: _Optional[float] = ..., patience: _Optional[float] = ...) -> None: ...
 
 class Abort(_message.Message):
     __slots__ = ("attempt",)
