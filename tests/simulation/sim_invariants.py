@@ -49,7 +49,7 @@ class Invariants:
         """A coordinator says something, in its `call`th call."""
         match message:
             case Recover():
-                self._recovers(service, call, message)
+                self._recovers(service, call, worker, message)
             case Resume(generation):
                 durable = self.durable_manifest()
                 members = set(durable.members) if durable else set()
@@ -67,15 +67,17 @@ class Invariants:
                 if not (service.machine.stop_requested or (durable and durable.complete)):
                     raise Violation("the application ends before all that it reads has")
 
-    def _recovers(self, service: "Service", call: int, message: Recover) -> None:
+    def _recovers(self, service: "Service", call: int, worker: int, message: Recover) -> None:
         generation = message.generation
-        if self._formed != (service, call):
+        durable = self.durable_manifest()
+        if durable and worker in durable.leaving and generation == self._generation:
+            pass  # it comes back when all others are there, and publishes what it has left
+        elif self._formed != (service, call):
             if generation <= self._generation:
                 raise Violation(f"generation {generation} begins after {self._generation}")
             self._formed = service, call
             self._generation = generation
             self._in_flight = 0
-        durable = self.durable_manifest()
         if durable is None or durable.generation < generation:
             raise Violation(f"generation {generation} is used before it is durable")
         if message.epoch != durable.epoch or message.epoch < self._committed:
