@@ -17,6 +17,8 @@ from wallaroo.protocol.manifest import Manifest
 
 #: Seconds of virtual time in which an application ends once no more faults come.
 _PATIENCE = 300.0
+#: Seconds for which a worker that has become slow is.
+_SLOW = 60.0
 #: Calls that are more than any application needs.
 _STEPS = 150_000
 
@@ -373,6 +375,7 @@ class Cluster:
                     session.break_up(session.delay(), session.delay())
             case "slow":
                 process.slowness = chance.choice((3.0, 20.0))
+                self.scheduler.after(_SLOW, process.speed_up)
             case "stop":
                 first = self.living(0)
                 service = first.service if first else None

@@ -253,7 +253,7 @@ MISTAKES: dict[str, list[Mistake]] = {
         text(
             node.Node,
             "_maybe_go_back",
-            ("if self._jobs:", "if False:"),
+            ("if why:", "if False:"),
         )
     ],
     "an epoch begins while another is in flight": [

@@ -78,6 +78,10 @@ class Process:
             self.service = Service(self)
         self._join()
 
+    def speed_up(self) -> None:
+        """Be as fast as others again."""
+        self.slowness = 1.0
+
     def enter(self, call: Callable[[], None]) -> None:
         """Do something in this process: not if it is dead, later if it is paused."""
         if not self.alive:
