@@ -12,6 +12,7 @@ from wallaroo.protocol.manifest import Part
 from wallaroo.protocol.messages import (
     Abort,
     Broken,
+    Checkpointed,
     Commit,
     Copy,
     Drained,
@@ -291,6 +292,8 @@ class Member:
                 return [*abandon, GoBack(message)]
             case Enlist():
                 return self._enlist(message)
+            case Checkpointed():
+                return []  # whoever asked for it
         if message.generation != self.generation:
             return []
         match message:

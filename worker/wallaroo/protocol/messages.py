@@ -99,7 +99,23 @@ class Failed:
     failure: Failure
 
 
-FromWorker = Register | Ready | Drained | Prepared | Published | Broken | Enlisted | Staged | Failed
+@dataclass(frozen=True)
+class Checkpoint:
+    """The worker is about to end: what it has done is to be in a checkpoint first."""
+
+
+FromWorker = (
+    Register
+    | Ready
+    | Drained
+    | Prepared
+    | Published
+    | Broken
+    | Enlisted
+    | Staged
+    | Failed
+    | Checkpoint
+)
 
 # To a worker
 
@@ -202,7 +218,29 @@ class Commit:
 
 @dataclass(frozen=True)
 class Finish:
-    """The application has ended, or failed: end."""
+    """The application has ended, or failed: end.
+
+    released: it goes on, but the worker owns nothing of it any more, and holds nothing.
+    """
+
+    released: bool = False
 
 
-ToWorker = Refuse | Halt | Recover | Resume | Enlist | Copy | Abort | Inject | Commit | Finish
+@dataclass(frozen=True)
+class Checkpointed:
+    """What the worker had done when it asked is in a checkpoint, or will be done again."""
+
+
+ToWorker = (
+    Refuse
+    | Halt
+    | Recover
+    | Resume
+    | Enlist
+    | Copy
+    | Abort
+    | Inject
+    | Commit
+    | Finish
+    | Checkpointed
+)
