@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -192,10 +191,3 @@ class Pods:
             return False
 
         self.until(asked, f"it is not rescaled to {workers}")
-
-
-def listens(ip: str, port: int) -> bool:
-    """Whether somebody listens there."""
-    with contextlib.suppress(OSError), socket.create_connection((ip, port), 1):
-        return True
-    return False

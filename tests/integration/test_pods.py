@@ -15,6 +15,7 @@ import pytest
 import sequences
 from pods import Pods
 from processes import WALLAROO, until
+from tests.unit.runtime.authority import Authority
 
 FAST = ["--checkpoint-interval", "50ms"]
 
@@ -261,6 +262,40 @@ def test_a_successor_elsewhere_waits_until_its_predecessor_is_gone(pods: Pods, o
     first.wait()
     until(lambda: pods.pods[1].ready)
     pods.until_committed()
+    finish(pods, out)
+
+
+def test_with_certificates_strangers_are_refused_and_new_ones_need_no_restart(
+    pods: Pods, out: Path, tmp_path: Path
+) -> None:
+    """Ruling K8s 24."""
+    authority, new = Authority(), Authority("new")
+    folder = authority.mount(tmp_path / "tls", new)
+    pods.options += ["--tls", str(folder)]
+    pods.credentials = authority.client
+    pods.begun(2)
+    pods.start(2)
+    pods.rescale(3)
+    first = {each["ca"] for each in pods.until_committed()["workers"]}
+    assert len(first) == 1
+    assert first != {""}
+    pods.credentials = lambda: Authority().client(accepts=authority)
+    assert pods.status() == {}
+    pods.credentials = None
+    assert pods.status() == {}
+    new.mount(folder)
+    pods.credentials = lambda: authority.client(accepts=new)
+    until(lambda: not pods.status())
+    pods.credentials = new.client
+    pods.until(
+        lambda f: {each["ca"] for each in f["workers"]}.isdisjoint(first), "one has the old ones"
+    )
+    assert not pods.status()["recoveries"]
+    assert "wallaroo_refused_connections 0.0" not in pods.pods[0].get("/metrics")[1]
+    pods.pods[1].signal(signal.SIGKILL)
+    pods.pods[1].wait()
+    pods.start(1)
+    pods.until(lambda f: f["recoveries"] and f["phase"] == "running", "it does not recover")
     finish(pods, out)
 
 
