@@ -330,6 +330,11 @@ class TestCheckpointsOnRequest:
         watched.tell(joined(2))
         assert told(self.ask(watched, 2)) == [Checkpointed()]
 
+    def test_one_that_has_lost_its_state_has_nothing_to_keep(self) -> None:
+        attended = resumed()
+        attended.tell(heard(1, register(1, "empty")))
+        assert told(attended.tell(heard(1, Checkpoint()))) == [Checkpointed()]
+
     def test_the_final_epoch_will_do(self) -> None:
         watched = running()
         watched.tell(StopRequested())

@@ -286,12 +286,14 @@ class Coordinator:
         match event:
             case Heard(worker, session, Register() as message):
                 return self._registered(worker, session, message)
+            case Heard(worker, session, Checkpoint()) if self._is_lost(worker, session):
+                return [Tell(worker, session, Checkpointed())]  # it has done nothing
             case Heard(worker, session, message):
                 if self._present.get(worker, ("",))[0] != session:
                     return []
                 return self._heard(worker, message)
             case Lost(worker, session):
-                if self._lost.get(worker, ("",))[0] == session:
+                if self._is_lost(worker, session):
                     del self._lost[worker]
                 if self._present.get(worker, ("",))[0] != session:
                     return []
@@ -362,6 +364,10 @@ class Coordinator:
         if not awaited or self._accepted.get(worker) == message.directory:
             return False
         return bool(self._why_lost(worker, message))
+
+    def _is_lost(self, worker: int, session: str) -> bool:
+        """Whether it is one that was found to lack its state."""
+        return self._lost.get(worker, ("",))[0] == session
 
     def _why_lost(self, worker: int, message: Register) -> str:
         """Why a worker's directory is not the one that it should be; empty if it is."""

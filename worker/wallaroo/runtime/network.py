@@ -41,7 +41,7 @@ class Network:
         if not self.local:
             # Not by gRPC: it remembers for too long where a name led, and how often it failed.
             address = _look_up(address)
-            options = [*options, ("grpc.use_local_subchannel_pool", 1), *_ALIVE]
+            options = list({**dict(options), **dict(_ELSEWHERE)}.items())
         if self.certificates is None:
             return grpc.insecure_channel(address, options=options)
         credentials = self.certificates.client()
@@ -67,8 +67,10 @@ class Network:
             self.certificates.met(peer)
 
 
-#: A connection to a machine that is gone ends within seconds.
-_ALIVE = [
+#: A connection to a machine that is gone ends within seconds, and so does an attempt to make one.
+_ELSEWHERE = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
