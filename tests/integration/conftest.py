@@ -1,11 +1,16 @@
 """Fixtures for tests on real worker processes."""
 
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from processes import Peer, Run
+from processes import ROOT, Peer, Run
+
+# For what unit tests have, too.
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
 
 
 @pytest.fixture

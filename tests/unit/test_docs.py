@@ -25,8 +25,9 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_every_test_that_the_protocol_names_exists() -> None:
-    text = (ROOT / "docs" / "protocol.md").read_text()
+@pytest.mark.parametrize("page", ["protocol.md", "pods.md"])
+def test_every_test_that_a_page_names_exists(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
     named = set(re.findall(r"`(test_\w+)`", text))
     sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     missing = {name for name in named if f"def {name}(" not in sources}

@@ -859,7 +859,7 @@ class TestLeavers:
         watched = switched(3, 2)
         assert not receivers_of(watched.effects, Finish)
         effects = watched.tell(heard(2, Published(1, 3)))
-        assert effects[0] == Tell(2, "first 2", Finish())
+        assert effects[0] == Tell(2, "first 2", Finish(released=True))
         assert watched.tell(heard(2, Published(1, 3))) == []
 
     def test_the_next_manifest_drops_it_and_that_comes_at_once(self) -> None:
@@ -879,7 +879,10 @@ class TestLeavers:
         persisted(watched)
         prepare_switch(watched)
         persisted(watched)
-        assert told(watched.tell(heard(2, Published(1, 3)))) == [Finish(), Inject(1, 4)]
+        assert told(watched.tell(heard(2, Published(1, 3)))) == [
+            Finish(released=True),
+            Inject(1, 4),
+        ]
 
     def test_that_comes_with_checkpoints_off_when_a_fault_came_between(self) -> None:
         """Else its number could never join again."""
@@ -918,7 +921,7 @@ class TestLeavers:
         assert (effect.worker, effect.message.part) == (2, leaver)
         assert 2 not in effect.message.assignment.workers
         effects = watched.tell(heard(2, Published(1, 3), "second"))
-        assert effects[0] == Tell(2, "second", Finish())
+        assert effects[0] == Tell(2, "second", Finish(released=True))
 
     def test_one_that_restarts_with_another_directory_is_refused(self) -> None:
         """Ruling 5: what it had not published is lost."""
@@ -931,7 +934,7 @@ class TestLeavers:
     def test_one_that_restarts_after_it_has_published_may_end_at_once(self) -> None:
         watched = switched(3, 2)
         watched.tell(heard(2, Published(1, 3)), Lost(2, "first 2"))
-        assert watched.tell(joined(2, "second")) == [Tell(2, "second", Finish())]
+        assert watched.tell(joined(2, "second")) == [Tell(2, "second", Finish(released=True))]
 
     def test_once_it_has_gone_its_number_may_join_again(self) -> None:
         watched = switched(3, 2)
@@ -957,7 +960,7 @@ class TestLeavers:
         watched.tell(Lost(1, "first 1"), joined(1, "second"))
         persisted(watched)
         effects = watched.tell(heard(2, Published(1, 3)))
-        assert effects == [Tell(2, "first 2", Finish())]
+        assert effects == [Tell(2, "first 2", Finish(released=True))]
 
     def test_one_that_leaves_may_be_asked_for_only_when_it_has_gone(self) -> None:
         watched = switched(3, 2)

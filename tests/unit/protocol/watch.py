@@ -22,6 +22,7 @@ from wallaroo.protocol.coordinator import (
 from wallaroo.protocol.manifest import Manifest, Part
 from wallaroo.protocol.messages import (
     Abort,
+    Checkpointed,
     Commit,
     ConnectionsClosed,
     Copy,
@@ -260,7 +261,7 @@ class Watched:
         members = set(self.committed.members)
         generation = self.machine.generation
         attending = self._audience | members | self.committed.leaving.keys() | self.everyone
-        if not isinstance(message, Finish | Enlist):
+        if not isinstance(message, Finish | Enlist | Checkpointed):
             assert worker in attending, f"{message} to one that takes no part"
         if isinstance(message, Recover | Resume | Inject | Commit | Enlist | Copy | Drain | Abort):
             assert message.generation in self.used, "it is not durable (ruling 3)"

@@ -17,7 +17,8 @@ import pytest
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.exchange import Inbox, Outbox
 from wallaroo.dataflow.graph import Edge
-from wallaroo.runtime.exchange import Lost, Receiver, Sender
+from wallaroo.runtime.exchange import OPTIONS, Lost, Receiver, Sender
+from wallaroo.runtime.network import Network
 from wallaroo.state.allowlist import AllowList
 from wallaroo.state.codec import Codec
 from wallaroo.v1 import exchange_pb2 as pb
@@ -80,7 +81,7 @@ class Streams:
             lambda generation, error: self.lost.append((generation, error.attempt, error.worker)),
         )
         self.receiver.expect(GENERATION, 0, self.inboxes())
-        server = await self.receiver.serve(self.address)
+        server = await self.receiver.serve(Network(self.address, ""))
         async with grpc.aio.insecure_channel(self.address) as self.channel:
             yield
         await server.stop(None)
@@ -201,7 +202,7 @@ def test_a_sender_that_goes_while_it_waits_leaves_nothing_behind(streams: Stream
 def test_before_any_generation_is_expected_streams_wait(streams: Streams) -> None:
     async def test() -> None:
         receiver = Receiver(WORKER, lambda: None, lambda generation, error: None)
-        server = await receiver.serve(f"{streams.address}2")
+        server = await receiver.serve(Network(f"{streams.address}2", ""))
         async with grpc.aio.insecure_channel(f"{streams.address}2") as streams.channel:
             call = streams.call([opening(generation=1), events(b"a"), barrier(final=True)])
             await asyncio.sleep(MOMENT)
@@ -410,7 +411,8 @@ class TestASender:
     @staticmethod
     def of(streams: Streams, generation: int = GENERATION) -> tuple[Sender, Outbox]:
         outbox = Outbox(EDGE, WORKER, Codec(AllowList([])), lambda: sender.wake())  # noqa: PLW0108
-        sender = Sender(outbox, SENDER, generation, 0, streams.address, lambda: None)
+        channel = Network("", "").to_worker(streams.address, OPTIONS)
+        sender = Sender(outbox, SENDER, generation, 0, channel, lambda: None)
         return sender, outbox
 
     def test_is_connected_once_the_receiver_has_accepted_it(self, streams: Streams) -> None:

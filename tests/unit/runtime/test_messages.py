@@ -22,6 +22,8 @@ from wallaroo.protocol.manifest import Part
 from wallaroo.protocol.messages import (
     Abort,
     Broken,
+    Checkpoint,
+    Checkpointed,
     Commit,
     ConnectionsClosed,
     Copy,
@@ -72,6 +74,7 @@ FROM_WORKER: dict[type, st.SearchStrategy[FromWorker]] = {
     ConnectionsClosed: st.builds(ConnectionsClosed, NUMBERS, ATTEMPTS, NUMBERS),
     Staged: st.builds(Staged, NUMBERS, ATTEMPTS, st.integers(-1, 1 << 62), NUMBERS, NUMBERS),
     Failed: st.builds(Failed, FAILURES),
+    Checkpoint: st.just(Checkpoint()),
 }
 TO_WORKER: dict[type, st.SearchStrategy[ToWorker]] = {
     Refuse: st.builds(Refuse, NAMES),
@@ -105,7 +108,8 @@ TO_WORKER: dict[type, st.SearchStrategy[ToWorker]] = {
     Abort: st.builds(Abort, NUMBERS, ATTEMPTS),
     Inject: st.builds(Inject, NUMBERS, NUMBERS, st.booleans(), ATTEMPTS),
     Commit: st.builds(Commit, NUMBERS, NUMBERS),
-    Finish: st.just(Finish()),
+    Finish: st.builds(Finish, st.booleans()),
+    Checkpointed: st.just(Checkpointed()),
 }
 
 

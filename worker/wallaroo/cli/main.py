@@ -8,11 +8,10 @@ import io
 import json
 import logging
 import os
-import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import click
 import structlog
@@ -21,106 +20,29 @@ from rich.console import Console
 from wallaroo import logs
 from wallaroo.cli import plan as plans
 from wallaroo.cli import show
+from wallaroo.cli.options import PASS_THROUGH, local_options
+from wallaroo.cli.pod import pod
 from wallaroo.errors import Failure, InputError, WallarooParameterError
-from wallaroo.protocol.coordinator import DRAIN_TIME, GRACE
 from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.client import Client, Unreachable
-from wallaroo.runtime.coordinator import HEARTBEAT, MOST_WORKERS
+from wallaroo.runtime.coordinator import MOST_WORKERS
 from wallaroo.runtime.directory import Directory, default_directory
 from wallaroo.runtime.forking import serve
+from wallaroo.runtime.local import run_worker
 from wallaroo.runtime.options import Options
 from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
 from wallaroo.runtime.worker import FAILED as WORKER_FAILED
-from wallaroo.runtime.worker import run_worker
 
 #: What can't start exits with 2, what stops by a failure with 1, what is killed with 130.
 _CANNOT_START, _FAILED, _KILLED = 2, 1, 130
 #: Seconds for a run to answer: worker 0 may be starting again.
 _PATIENCE = 30.0
 
-_PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="wallaroo-on-kubernetes")
 def cli() -> None:
     """Stateful stream processing in plain Python."""
-
-
-class _Duration(click.ParamType[float]):
-    """Seconds, from text such as `500ms`, `1s`, `2m` or `0`."""
-
-    name = "duration"
-    _units: ClassVar = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|)", str(value))
-        if not found:
-            self.fail(f"{value!r} is no duration: write it like 500ms, 1s or 2m", param, ctx)
-        return float(found[1]) * self._units[found[2]]
-
-
-def _patient(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    if value < 2 * HEARTBEAT:
-        raise click.BadParameter(f"it must be at least {2 * HEARTBEAT:g}s")
-    return value
-
-
-def _engine_options(command: Any) -> Any:
-    """The options that `run` hands on to each worker."""
-    for option in (
-        click.option(
-            "--checkpoint-interval",
-            "interval",
-            type=_Duration(),
-            default="1s",
-            show_default=True,
-            help="Time between checkpoints; 0 for none but the last.",
-        ),
-        click.option(
-            "--state-cache",
-            "cache",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Keep about N entries of state in a worker's memory.  [default: all]",
-        ),
-        click.option(
-            "--on-error",
-            nargs=2,
-            type=(click.Choice(["dead-letter"]), click.Path(path_type=Path, dir_okay=False)),
-            metavar="dead-letter PATH",
-            help="Write events for which a function raises to PATH, and go on.  [default: stop]",
-        ),
-        click.option(
-            "--heartbeat-timeout",
-            "patience",
-            type=_Duration(),
-            callback=_patient,
-            default="10s",
-            show_default=True,
-            help="Silence after which a worker counts as lost.",
-        ),
-        click.option(
-            "--metrics-port",
-            "metrics",
-            type=click.IntRange(1, 65535),
-            metavar="PORT",
-            help="Serve metrics for Prometheus on 127.0.0.1: worker N on PORT + N.  [default: off]",
-        ),
-        # Of no use on one machine, where sources would listen on the same port: for workers that
-        # have an address each, and for tests.
-        click.option("--listen-everywhere", "everywhere", is_flag=True, hidden=True),
-        click.option("--drain-grace", "grace", type=_Duration(), default=f"{GRACE}s", hidden=True),
-        click.option(
-            "--drain-timeout", "drain_time", type=_Duration(), default=f"{DRAIN_TIME}s", hidden=True
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 _dir_option = click.option(
@@ -131,13 +53,13 @@ _dir_option = click.option(
 )
 
 
-@cli.command(context_settings=_PASS_THROUGH)
+@cli.command(context_settings=PASS_THROUGH)
 @click.option(
     "--workers",
     type=click.IntRange(min=1, max=MOST_WORKERS),
     help="How many worker processes share the keys.  [default: as many as there were, first 1]",
 )
-@_engine_options
+@local_options
 @_dir_option
 @click.argument("app", metavar="APP.py")
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
@@ -197,14 +119,14 @@ def run(
     _leave(0)
 
 
-@cli.command(context_settings=_PASS_THROUGH)
+@cli.command(context_settings=PASS_THROUGH)
 @click.option("--worker", type=click.IntRange(min=0), required=True, help="This worker's ordinal.")
 @click.option("--workers", type=click.IntRange(min=1), help="How many there are to be.")
 @click.option("--dir", "directory", type=click.Path(path_type=Path), required=True)
 @click.option("--sockets", type=click.Path(path_type=Path), required=True)
 @click.argument("app", metavar="APP.py")
 @click.argument("arguments", metavar="[ARG]...", nargs=-1, type=click.UNPROCESSED)
-@_engine_options
+@local_options
 def worker(
     worker: int,
     workers: int | None,
@@ -457,6 +379,9 @@ def _leave(code: int) -> NoReturn:
 def _refuse(message: str) -> NoReturn:
     click.echo(f"Error: {message}", err=True)
     sys.exit(_CANNOT_START)
+
+
+cli.add_command(pod)
 
 
 def main() -> None:

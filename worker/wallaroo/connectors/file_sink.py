@@ -233,7 +233,8 @@ class _Place:
     def open(self, mark: dict[str, Any] | None, left: list[str]) -> int:
         """Make the part what it was at `mark`, and remove the pending files `left`.
 
-        Returns its size. Raises `InputError` if it can't be made so.
+        A mark may say that its pending file may be `lost`. Returns the part's size. Raises
+        `InputError` if it can't be made so.
         """
         start = length = 0
         name = None
@@ -252,6 +253,8 @@ class _Place:
             if name in left:
                 self.publish(start, length, name)
             size = self._disk.size(self.part)
+            if mark.get("lost"):  # with the worker's state: what there is of it is what there is
+                end = max(start, min(end, size))
             self._check(size, end)
             if size > end:
                 self._disk.truncate(self.part, end)

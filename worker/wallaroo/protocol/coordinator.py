@@ -9,6 +9,9 @@ The assignment changes at the barrier of one epoch, which all members of the old
 the new one pass, and commits with it (wallaroo.protocol.rescale). Whoever asks for that rewrites
 the assignment in force and says from which version: what is remembered and tried again is theirs.
 
+An *attended* coordinator has somebody who decides: it starts from nothing only when it is told to,
+and a worker whose state is lost waits for that somebody to accept the loss.
+
 `handle` takes one event and returns what is to be done about it, in order. What is late or is
 said twice has no effect.
 """
@@ -23,6 +26,8 @@ from wallaroo.protocol.manifest import Manifest, Part
 from wallaroo.protocol.messages import (
     Abort,
     Broken,
+    Checkpoint,
+    Checkpointed,
     Commit,
     ConnectionsClosed,
     Copy,
@@ -62,6 +67,7 @@ GRACE, DRAIN_TIME = 5.0, 30.0
 class Phase(Enum):
     """How far the application has come."""
 
+    VACANT = "vacant"
     FORMING = "forming"
     RECOVERING = "recovering"
     RUNNING = "running"
@@ -96,6 +102,20 @@ class StopRequested:
 
 
 @dataclass(frozen=True)
+class BeginRequested:
+    """Somebody wants what only a person or an operator may decide.
+
+    A vacant application is to start from nothing, with so many workers. accept_loss: the state of
+    workers is lost, and they are to go on without it: those there are state of where the
+    application is vacant, else those that are `lost`, as of the last commit, which is of `epoch`.
+    """
+
+    workers: int
+    accept_loss: bool = False
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
 class RescaleRequested:
     """Somebody has rewritten the assignment, and wants the new one.
 
@@ -122,7 +142,7 @@ class Elapsed:
     timer: "Timer"
 
 
-Event = Heard | Lost | StopRequested | RescaleRequested | Persisted | Elapsed
+Event = Heard | Lost | StopRequested | BeginRequested | RescaleRequested | Persisted | Elapsed
 
 # Effects
 
@@ -154,7 +174,7 @@ class Timer:
 
 @dataclass(frozen=True)
 class Answer:
-    """To who asked for a rescale: why not; empty if it has begun."""
+    """To who asked for a rescale or a beginning: why not; empty if it is on its way."""
 
     refusal: str
 
@@ -170,6 +190,8 @@ class Coordinator:
     fingerprint: of worker 0's program, which counts.
     interval: seconds between barriers; 0 for none but the last.
     grace, drain_time: of the clients that are connected to a worker which is to leave.
+    phase: the first one; VACANT for one that is to be told to begin.
+    attended: somebody sees what is lost, and decides.
     """
 
     committed: Manifest
@@ -178,6 +200,7 @@ class Coordinator:
     grace: float = GRACE
     drain_time: float = DRAIN_TIME
     phase: Phase = Phase.FORMING
+    attended: bool = False
     stop_requested: bool = False
     #: Generations begun for a fault, since this coordinator started.
     recoveries: int = 0
@@ -214,6 +237,12 @@ class Coordinator:
     #: Leavers that hold nothing any more; the next manifest says so.
     _left: set[int] = field(default_factory=set)
     _history: list[dict[str, Any]] = field(default_factory=list)
+    #: Workers that are there without the state that they should have; by worker, the directory
+    #: with which it may go on without.
+    _lost: dict[int, tuple[str, Register]] = field(default_factory=dict)
+    _accepted: dict[int, str] = field(default_factory=dict)
+    #: By worker that is to be told of a checkpoint: the epoch that holds what it has done.
+    _asked: dict[int, int] = field(default_factory=dict)
     _now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -235,6 +264,11 @@ class Coordinator:
         """The workers that are there and could join."""
         others = (*self.committed.members, *self.committed.leaving)
         return {w: r for w, (_, r) in self._present.items() if w not in others}
+
+    @property
+    def lost(self) -> list[int]:
+        """Members, and workers that are leaving, that are there without their state."""
+        return sorted(self._lost)
 
     @property
     def present(self) -> set[int]:
@@ -260,15 +294,22 @@ class Coordinator:
         match event:
             case Heard(worker, session, Register() as message):
                 return self._registered(worker, session, message)
+            case Heard(worker, session, Checkpoint()) if self._is_lost(worker, session):
+                return [Tell(worker, session, Checkpointed())]  # it has done nothing
             case Heard(worker, session, message):
                 if self._present.get(worker, ("",))[0] != session:
                     return []
                 return self._heard(worker, message)
             case Lost(worker, session):
+                if self._is_lost(worker, session):
+                    del self._lost[worker]
                 if self._present.get(worker, ("",))[0] != session:
                     return []
                 del self._present[worker]
+                self._asked.pop(worker, None)
                 return self._is_gone(worker)
+            case BeginRequested():
+                return self._begin_requested(event)
             case StopRequested():
                 self.stop_requested = True
                 return self._maybe_inject()
@@ -289,6 +330,10 @@ class Coordinator:
         why = self._why_not(worker, message)
         if why:
             return [Tell(worker, session, Refuse(why))]
+        self._lost.pop(worker, None)
+        if self._has_lost(worker, message):
+            self._lost[worker] = session, message
+            return []
         effects: list[Effect] = []
         if worker in self._present:  # its successor is here before it was missed
             del self._present[worker]
@@ -317,6 +362,23 @@ class Coordinator:
                 f"worker {worker} runs another program than worker 0: their steps, their code or "
                 "their Python differ"
             )
+        return "" if self.attended else self._why_lost(worker, message)
+
+    def _has_lost(self, worker: int, message: Register) -> bool:
+        """Whether a worker lacks state that it should have, or has some of an unknown time."""
+        if not self.attended or self.phase is Phase.VACANT:
+            return False
+        awaited = worker in self.committed.members or worker in self.committed.leaving
+        if not awaited or self._accepted.get(worker) == message.directory:
+            return False
+        return bool(self._why_lost(worker, message))
+
+    def _is_lost(self, worker: int, session: str) -> bool:
+        """Whether it is one that was found to lack its state."""
+        return self._lost.get(worker, ("",))[0] == session
+
+    def _why_lost(self, worker: int, message: Register) -> str:
+        """Why a worker's directory is not the one that it should be; empty if it is."""
         part = self.committed.parts.get(worker) or self.committed.leaving.get(worker)
         if part and part.directory != message.directory:
             return (
@@ -334,9 +396,13 @@ class Coordinator:
 
     def _heard(self, worker: int, message: FromWorker) -> list[Effect]:
         if self.phase in {Phase.ENDED, Phase.FAILED}:
+            if isinstance(message, Checkpoint):  # there is nothing that it would lack
+                return [Tell(worker, self._present[worker][0], Checkpointed())]
             return []
         if isinstance(message, Failed):
             return self._has_failed(worker, message)
+        if isinstance(message, Checkpoint):
+            return self._checkpoint_asked(worker)
         if isinstance(message, Published) and worker in self.committed.leaving:
             return self._has_left(worker)  # of whatever generation: it owns nothing of this one
         if isinstance(message, Register) or message.generation != self._generation:
@@ -397,7 +463,7 @@ class Coordinator:
         was, self.phase = self.phase, Phase.FORMING
         if was is Phase.FORMING:
             return []
-        effects = self._tell_all(Halt())
+        effects = [*self._tell_all(Halt()), *self._checkpointed()]
         attempt = self._rescale
         if attempt and not self._switching:  # else that is not known yet
             phase = attempt.phase.value
@@ -420,11 +486,17 @@ class Coordinator:
             return []
         if len(self.members) < len(self.committed.members):
             return []
-        parts = {
-            worker: self.committed.parts.get(worker, Part(register.directory))
-            for worker, register in self.members.items()
-        }
+        parts = {worker: self._part(worker, register) for worker, register in self.members.items()}
         return self._persist(self._next(generation=self._generation + 1, parts=parts))
+
+    def _part(self, worker: int, register: Register) -> Part:
+        """What a member begins a generation with."""
+        known = self.committed.parts.get(worker, Part(register.directory))
+        if self._accepted.get(worker) != register.directory:
+            return known
+        # Its sinks go on behind what they had written. It is as one that joins with the next
+        # epoch: whatever its directory holds is of another time.
+        return Part(register.directory, sinks=known.sinks, joined=self.committed.epoch + 1)
 
     def _next(self, **changes: Any) -> Manifest:
         """The committed manifest with what has changed since."""
@@ -469,7 +541,7 @@ class Coordinator:
     def _let_go(self, worker: int) -> Effect:
         """Have a worker that owns nothing any more publish what its part says, or end."""
         if worker in self._left:
-            return Tell(worker, self._present[worker][0], Finish())
+            return Tell(worker, self._present[worker][0], Finish(released=True))
         return self._recover(worker, self.committed.leaving[worker])
 
     def _has_left(self, worker: int) -> list[Effect]:
@@ -479,7 +551,8 @@ class Coordinator:
         self._left.add(worker)
         self._due = True
         session, _ = self._present[worker]
-        return [Tell(worker, session, Finish()), *self._maybe_inject(), *self._maybe_end()]
+        finish = Tell(worker, session, Finish(released=True))
+        return [finish, *self._maybe_inject(), *self._maybe_end()]
 
     def _is_ready(self, worker: int) -> list[Effect]:
         if self.phase is not Phase.RECOVERING:
@@ -605,11 +678,15 @@ class Coordinator:
             self._drained.clear()  # who reads what has changed: they say so anew
         if self.phase is Phase.FAILED:
             return []
-        if not begins:
+        if begins:
+            self._accepted.clear()  # the manifest names their directories now
+        else:
             # Once a fault has been seen, this was the last commit before the recovery.
             self._fruitless = 1 if self.phase is Phase.FORMING else 0
             self._injected = 0
             self._closed = self._final
+        if self.phase is Phase.VACANT:  # it has begun
+            self.phase = Phase.FORMING
         if self.phase is Phase.FORMING:
             refusals = self._refuse_strangers()
             # Of a generation only if all its members are still there; else of the next one.
@@ -619,6 +696,7 @@ class Coordinator:
             return [*refusals, *self._maybe_form()]
         self._published.clear()
         told = self._tell(everyone, Commit(generation, epoch))
+        told += self._checkpointed(epoch)
         return [*told, *self._has_committed(), *self._maybe_inject()]
 
     def _refuse_strangers(self) -> list[Effect]:
@@ -629,7 +707,81 @@ class Coordinator:
             if why:
                 del self._present[worker]
                 refusals.append(Tell(worker, session, Refuse(why)))
+            elif self._has_lost(worker, message):
+                self._lost[worker] = self._present.pop(worker)
         return refusals
+
+    # What somebody else decides
+
+    def _begin_requested(self, asked: BeginRequested) -> list[Effect]:
+        why = self._why_no_beginning(asked)
+        if why:
+            return [Answer(why)]
+        if self.phase is Phase.VACANT:
+            assignment = Assignment.first(asked.workers)
+            for worker, (_, register) in self._present.items():
+                if register.admitted and worker in assignment.workers:
+                    self._accepted[worker] = register.directory
+            return [*self._persist(replace(self.committed, assignment=assignment)), Answer("")]
+        effects: list[Effect] = []
+        for worker, (session, register) in sorted(self._lost.items()):
+            if worker in self._present:
+                continue  # its predecessor is not known to be gone
+            del self._lost[worker]
+            self._present[worker] = session, register
+            if worker in self.committed.leaving:  # what it had yet to publish is lost, too
+                effects += self._has_left(worker)
+            else:
+                self._accepted[worker] = register.directory
+        return [*effects, *self._maybe_form(), Answer("")]
+
+    def _why_no_beginning(self, asked: BeginRequested) -> str:
+        """Why what was asked for can't be; empty if it can."""
+        if self.phase is not Phase.VACANT:
+            if not asked.accept_loss:
+                return "the application has begun already"
+            if self.committed.parts and asked.epoch != self.committed.epoch:
+                return (
+                    f"the last checkpoint is of epoch {self.committed.epoch}, not of epoch "
+                    f"{asked.epoch}: look at what is lost, and accept the loss as of that one"
+                )
+            return ""
+        if self._persisting:
+            return "the application has begun already"
+        if not asked.workers:
+            return "an application begins with at least one worker"
+        holders = [
+            worker
+            for worker, (_, register) in sorted(self._present.items())
+            if register.admitted and worker < asked.workers
+        ]
+        if holders and not asked.accept_loss:
+            return (
+                f"worker {holders[0]} holds state, but worker 0 knows of no checkpoint: worker 0's "
+                "directory is lost; put it back, or accept the loss of the state of all workers"
+            )
+        return ""
+
+    def _checkpoint_asked(self, worker: int) -> list[Effect]:
+        """A worker is about to end, and wants what it has done to be in a checkpoint first."""
+        final = self.phase is Phase.STOPPING
+        processing = self.phase is Phase.RUNNING or (final and self._injected)
+        if not processing or worker not in self.committed.members:
+            # What it has done is committed, or will be done again in any case.
+            return [Tell(worker, self._present[worker][0], Checkpointed())]
+        if final:  # nothing is processed behind that barrier
+            self._asked[worker] = self._injected
+            return []
+        self._asked[worker] = (self._injected or self.committed.epoch) + 1
+        self._due = True
+        return self._maybe_inject()
+
+    def _checkpointed(self, epoch: int | None = None) -> list[Effect]:
+        """Answer those whose work an epoch holds; all of them without one: it is undone."""
+        held = {w for w, asked in self._asked.items() if epoch is None or asked <= epoch}
+        for worker in held:
+            del self._asked[worker]
+        return self._tell(held, Checkpointed())
 
     # Timers and endings
 
@@ -652,6 +804,7 @@ class Coordinator:
         if self.phase in {Phase.ENDED, Phase.FAILED}:
             return []
         self.phase = phase
+        self._asked.clear()
         if self._rescale and not self._switching:
             self._conclude(self._rescale, "aborted", "the application ended")
         return self._tell(set(self._present), Finish())

@@ -55,7 +55,8 @@ class Part:
     sinks: of each sink, what it is known by (`sink`), and its `mark`.
     ended: the (source, partition) pairs it owns that have come to their end.
     counts: events read, received, written and set aside by it since the application began.
-    joined: the epoch at whose end it became a member; it has no delta of an earlier one.
+    joined: the epoch at whose end it became a member; it has no delta of an earlier one. Where that
+        is yet to come, it has no state, whatever its directory holds.
     staging: what the last rescale gave it, as long as its base lacks that.
     """
 
@@ -80,6 +81,8 @@ class Manifest:
         it has published its output.
     retired: by worker that has left, its sinks' marks: should it return, it writes on there.
     history: of the last rescales, the newest last, what they did and took.
+    application_id: what tells the application from others of its name; empty on one machine, where
+        the directory does.
     """
 
     application: str
@@ -93,6 +96,7 @@ class Manifest:
     leaving: Mapping[int, Part] = field(default_factory=dict)
     retired: Mapping[int, tuple[dict[str, Any] | None, ...]] = field(default_factory=dict)
     history: tuple[dict[str, Any], ...] = ()
+    application_id: str = ""
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -153,6 +157,7 @@ class Manifest:
                 "leaving": {str(w): part_to_json(part) for w, part in self.leaving.items()},
                 "retired": {str(w): list(sinks) for w, sinks in self.retired.items()},
                 "history": list(self.history),
+                **({"application_id": self.application_id} if self.application_id else {}),
             }
         )
 
@@ -178,6 +183,7 @@ class Manifest:
                 {int(worker): part_from_json(part) for worker, part in found["leaving"].items()},
                 {int(worker): tuple(sinks) for worker, sinks in found["retired"].items()},
                 tuple(found["history"]),
+                found.get("application_id", ""),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"it is not a manifest ({type(error).__name__}: {error})") from error

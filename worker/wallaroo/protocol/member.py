@@ -12,6 +12,7 @@ from wallaroo.protocol.manifest import Part
 from wallaroo.protocol.messages import (
     Abort,
     Broken,
+    Checkpointed,
     Commit,
     ConnectionsClosed,
     Copy,
@@ -323,6 +324,8 @@ class Member:
                 return [*abandon, GoBack(message)]
             case Enlist():
                 return self._enlist(message)
+            case Checkpointed():
+                return []  # whoever asked for it
         if message.generation != self.generation:
             return []
         match message:

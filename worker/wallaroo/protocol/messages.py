@@ -115,6 +115,11 @@ class Failed:
     failure: Failure
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """The worker is about to end: what it has done is to be in a checkpoint first."""
+
+
 FromWorker = (
     Register
     | Ready
@@ -126,6 +131,7 @@ FromWorker = (
     | ConnectionsClosed
     | Staged
     | Failed
+    | Checkpoint
 )
 
 # To a worker
@@ -243,9 +249,30 @@ class Commit:
 
 @dataclass(frozen=True)
 class Finish:
-    """The application has ended, or failed: end."""
+    """The application has ended, or failed: end.
+
+    released: it goes on, but the worker owns nothing of it any more, and holds nothing.
+    """
+
+    released: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """What the worker had done when it asked is in a checkpoint, or will be done again."""
 
 
 ToWorker = (
-    Refuse | Halt | Recover | Resume | Enlist | Copy | Drain | Abort | Inject | Commit | Finish
+    Refuse
+    | Halt
+    | Recover
+    | Resume
+    | Enlist
+    | Copy
+    | Drain
+    | Abort
+    | Inject
+    | Commit
+    | Finish
+    | Checkpointed
 )

@@ -5,6 +5,7 @@ from typing import Any, Self
 import grpc
 
 from wallaroo.partitioning import Assignment
+from wallaroo.runtime.certificates import CLIENT_OPTIONS
 from wallaroo.runtime.coordinator import CONTROL_OPTIONS
 from wallaroo.runtime.messages import assignment_message, status_dict
 from wallaroo.v1 import control_pb2 as pb
@@ -20,11 +21,22 @@ class Client:
 
     patience: seconds until a call is given up. Worker 0 may be busy with events, and the machine
         with others.
+    credentials: with which to connect to a worker that asks for them, as pods do.
     """
 
-    def __init__(self, address: str, patience: float = 15.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        patience: float = 15.0,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         self._patience = patience
-        self._channel = grpc.insecure_channel(address, options=CONTROL_OPTIONS)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=CONTROL_OPTIONS)
+        else:
+            # Of its own: how often others have failed with other credentials is no matter here.
+            options = [*CONTROL_OPTIONS, ("grpc.use_local_subchannel_pool", 1), *CLIENT_OPTIONS]
+            self._channel = grpc.secure_channel(address, credentials, options=options)
         self._stub = control_pb2_grpc.CoordinatorStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -37,6 +49,18 @@ class Client:
         """What `wallaroo status --json` prints. Raises `Unreachable`."""
         try:
             return status_dict(self._stub.Status(pb.StatusRequest(), timeout=self._patience))
+        except grpc.RpcError as error:
+            raise Unreachable(error.details()) from error
+
+    def begin(self, workers: int, *, accept_loss: bool = False, epoch: int = 0) -> str:
+        """Start the application from nothing, or have it go on without what is lost.
+
+        accept_loss: what is lost is lost, as of the last checkpoint, which is that of `epoch`.
+        Returns why not; empty if it is so. Raises `Unreachable`.
+        """
+        request = pb.BeginRequest(workers=workers, accept_loss=accept_loss, epoch=epoch)
+        try:
+            return str(self._stub.Begin(request, timeout=self._patience).refusal)
         except grpc.RpcError as error:
             raise Unreachable(error.details()) from error
 

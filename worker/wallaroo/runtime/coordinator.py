@@ -30,6 +30,7 @@ from wallaroo.runtime.messages import (
     to_worker_message,
 )
 from wallaroo.runtime.metrics import Coordination, Metrics, Overview
+from wallaroo.runtime.network import Network
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
 
@@ -43,10 +44,18 @@ CONTROL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 20_000),
     ("grpc.max_reconnect_backoff_ms", 500),
 ]
+SERVER_OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    # Workers and operator look whether it is there as often as they like.
+    ("grpc.http2.max_ping_strikes", 0),
+    *CONTROL_OPTIONS,
+]
 #: Seconds between a worker's signs of life.
 HEARTBEAT = 0.5
 #: Of an application.
 MOST_WORKERS = 1000
+#: Seconds in which a beginning must have become durable.
+_DURABLE = 10.0
 
 _log = structlog.get_logger("wallaroo.coordinator")
 
@@ -86,9 +95,10 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         #: When the last barrier was injected, and how long the last epoch took from there.
         self._injected = 0.0
         self._epoch_took = 0.0
-        #: When it was, by the clock; and who wants to know all that.
-        self._committed_at = 0.0
+        #: Who wants to know of epochs and rescales.
         self._coordination: Coordination | None = None
+        self._committed_at = manifests.committed_at(machine.committed.epoch)
+        self._begun = threading.Condition(self._lock)
 
     def tell(self, metrics: Metrics) -> None:
         """Have metrics know of epochs and rescales."""
@@ -105,14 +115,15 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
             machine.recoveries,
         )
 
-    def serve(self, address: str) -> grpc.Server:
-        """Start to listen at `address`."""
+    def serve(self, network: Network) -> grpc.Server:
+        """Start to listen."""
+        self._network = network
         # Each worker holds a thread for as long as it is there, its successor one beside it; the
         # rest answer short calls. Threads are made when they are needed.
         threads = ThreadPoolExecutor(2 * MOST_WORKERS + 8, "coordinator")
-        server = grpc.server(threads, options=[("grpc.so_reuseport", 0), *CONTROL_OPTIONS])
+        server = grpc.server(threads, options=SERVER_OPTIONS)
         control_pb2_grpc.add_CoordinatorServicer_to_server(self, server)
-        server.add_insecure_port(address)
+        network.listen(server, network.coordinator)
         server.start()
         threading.Thread(target=self._watch, name="heartbeats", daemon=True).start()
         return server
@@ -126,13 +137,21 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         if first is None or first.WhichOneof("kind") != "register":
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must register")
         assert first is not None
+        self._network.met(context.peer())
         worker = first.register.worker
         session = f"{worker}/{next(self._numbers)}"
         mine: _Queue = queue.SimpleQueue()
         with self._lock:
             self._sessions[session] = mine
             self._heard[session] = (worker, time.monotonic())
-            self._status[worker] = pb.WorkerStatus(worker=worker, pid=first.register.pid)
+            self._status[worker] = pb.WorkerStatus(
+                worker=worker,
+                pid=first.register.pid,
+                pod=first.register.pod,
+                pod_uid=first.register.pod_uid,
+                fingerprint=first.register.fingerprint,
+            )
+        context.send_initial_metadata(())  # it is connected, though there may be nothing to say
         message = from_worker(first)
         assert isinstance(message, Register)
         self.handle(protocol.Heard(worker, session, message))
@@ -151,6 +170,7 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
     def Status(  # noqa: N802
         self, request: pb.StatusRequest, context: grpc.ServicerContext
     ) -> pb.StatusReply:
+        self._network.met(context.peer())
         return self.status()
 
     def status(self) -> pb.StatusReply:
@@ -160,7 +180,10 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
             committed = machine.committed
             for worker, status in self._status.items():
                 status.present = worker in machine.present
+                status.processing = status.present and status.report.processing
+                status.ca = status.report.ca
             rescale = machine.rescale
+            vacant = machine.phase is protocol.Phase.VACANT  # there is no assignment yet
             return pb.StatusReply(
                 application=committed.application,
                 phase=machine.phase.value,
@@ -169,8 +192,8 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 epoch_seconds=self._epoch_took,
                 stop_requested=machine.stop_requested,
                 recoveries=machine.recoveries,
-                members=committed.members,
-                assignment=assignment_message(committed.assignment),
+                members=() if vacant else committed.members,
+                assignment=None if vacant else assignment_message(committed.assignment),
                 workers=[
                     status
                     for worker, status in sorted(self._status.items())
@@ -181,23 +204,46 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 leaving=committed.leaving,
                 rescale=json.dumps(rescale.progress(time.monotonic())) if rescale else "",
                 history=map(json.dumps, machine.history),
+                application_id=committed.application_id,
+                vacant=vacant,
+                lost=machine.lost,
+                committed_at=self._committed_at,
+                places=committed.places,
             )
+
+    def Begin(  # noqa: N802
+        self, request: pb.BeginRequest, context: grpc.ServicerContext
+    ) -> pb.BeginReply:
+        self._network.met(context.peer())
+        if request.workers > MOST_WORKERS:
+            return pb.BeginReply(refusal=f"an application has at most {MOST_WORKERS} workers")
+        event = protocol.BeginRequested(request.workers, request.accept_loss, request.epoch)
+        refusal = _answer(self.handle(event))
+        if refusal:
+            return pb.BeginReply(refusal=refusal)
+        with self._lock:  # what is told to have begun must not be vacant after a crash
+            machine = self._machine
+            begun = self._begun.wait_for(
+                lambda: machine.phase is not protocol.Phase.VACANT, _DURABLE
+            )
+        return pb.BeginReply(refusal="" if begun else "worker 0 could not write it down: see there")
 
     def Rescale(  # noqa: N802
         self, request: pb.RescaleRequest, context: grpc.ServicerContext
     ) -> pb.RescaleReply:
+        self._network.met(context.peer())
         try:
             assignment = assignment_from(request.assignment)
         except ValueError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise AssertionError("abort returned") from None
         effects = self.handle(protocol.RescaleRequested(request.base, assignment))
-        refusals = [each.refusal for each in effects if isinstance(each, protocol.Answer)]
-        return pb.RescaleReply(refusal=refusals[-1])
+        return pb.RescaleReply(refusal=_answer(effects))
 
     def Stop(  # noqa: N802
         self, request: pb.StopRequest, context: grpc.ServicerContext
     ) -> pb.StopReply:
+        self._network.met(context.peer())
         self.handle(protocol.StopRequested())
         return pb.StopReply()
 
@@ -282,6 +328,7 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
     def _handle(self, event: protocol.Event) -> list[protocol.Effect]:
         with self._lock:
             before = self._machine.phase, self._machine.generation
+            epoch = self._machine.committed.epoch
             last = self._machine.history[-1:]
             effects = self._machine.handle(event, time.monotonic())
             after = self._machine.phase, self._machine.generation
@@ -291,6 +338,10 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 _log.info("rescale", **self._machine.history[-1])
                 if self._coordination:
                     self._coordination.rescaled(self._machine.history[-1])
+            if self._machine.committed.epoch != epoch:
+                self._committed_at = time.time()
+            if before[0] is protocol.Phase.VACANT:
+                self._begun.notify_all()
             for effect in effects:
                 self._carry_out(effect)
             return effects
@@ -329,6 +380,11 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
             self._committed_at = time.time()
             if self._coordination:
                 self._coordination.committed(took)
+
+
+def _answer(effects: list[protocol.Effect]) -> str:
+    """What is said to who asked for something: why not; empty if it is on its way."""
+    return [each.refusal for each in effects if isinstance(each, protocol.Answer)][-1]
 
 
 def _or_end(function: Callable[[T], R], argument: T) -> R:

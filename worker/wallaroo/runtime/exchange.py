@@ -15,10 +15,12 @@ import grpc.aio
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.exchange import LARGEST
 from wallaroo.runtime.attempt import Incoming, Outgoing
+from wallaroo.runtime.network import Network
 from wallaroo.v1 import exchange_pb2 as pb
 from wallaroo.v1 import exchange_pb2_grpc
 
-_OPTIONS = [
+#: Of all connections between exchanges.
+OPTIONS = [
     # The largest event, and what goes with it.
     ("grpc.max_receive_message_length", 2 * LARGEST - 1),
     ("grpc.max_send_message_length", 2 * LARGEST - 1),
@@ -37,7 +39,7 @@ class Lost(Exception):
 
 
 class Sender:
-    """Carries an outbox's frames to the worker at `address`."""
+    """Carries an outbox's frames to the worker at the other end of `channel`, which is its own."""
 
     def __init__(
         self,
@@ -45,7 +47,7 @@ class Sender:
         sender: int,
         generation: int,
         attempt: int,
-        address: str,
+        channel: grpc.aio.Channel,
         room: Callable[[], None],
     ) -> None:
         self.outbox = self._outbox = outbox
@@ -59,8 +61,8 @@ class Sender:
             receiver=outbox.receiver,
             attempt=attempt,
         )
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        self._call = exchange_pb2_grpc.ExchangeStub(self._channel).Send(wait_for_ready=True)
+        self._channel = channel
+        self._call = exchange_pb2_grpc.ExchangeStub(channel).Send(wait_for_ready=True)
 
     def wake(self) -> None:
         """There is something to send."""
@@ -129,11 +131,12 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
         self._changed = asyncio.Event()
         self._taken: dict[tuple[int, int], asyncio.Task[Any]] = {}
 
-    async def serve(self, address: str) -> grpc.aio.Server:
-        """Start to listen at `address`."""
-        server = grpc.aio.server(options=_OPTIONS)
+    async def serve(self, network: Network) -> grpc.aio.Server:
+        """Start to listen."""
+        self._network = network
+        server = grpc.aio.server(options=OPTIONS)
         exchange_pb2_grpc.add_ExchangeServicer_to_server(self, server)
-        server.add_insecure_port(address)
+        network.listen(server, network.exchange)
         await server.start()
         return server
 
@@ -171,6 +174,7 @@ class Receiver(exchange_pb2_grpc.ExchangeServicer):
     async def Send(  # noqa: N802  gRPC's name
         self, requests: object, context: grpc.aio.ServicerContext
     ) -> pb.Received:
+        self._network.met(context.peer())
         first = await context.read()
         inbox = await self._accept(first, context)
         generation, attempt = self._generation, first.open.attempt

@@ -26,9 +26,12 @@ class Identity:
     admitted: bool = False
 
 
-def identify(disk: Disk, folder: Path, application: str, worker: int, new_id: str) -> Identity:
+def identify(
+    disk: Disk, folder: Path, application: str, worker: int, new_id: str, *, strange: bool = False
+) -> Identity:
     """The identity of a worker's folder; with `new_id` if it has none yet.
 
+    strange: it may be another's: whoever goes by the id does not take it for this one's.
     Raises `InputError` if the folder is another's, and OSError.
     """
     disk.make_folder(folder)
@@ -49,7 +52,7 @@ def identify(disk: Disk, folder: Path, application: str, worker: int, new_id: st
             f"{folder / _FILE} is damaged: {error}; put back an intact copy, or start anew with "
             "another --dir"
         ) from None
-    if (identity.application, identity.worker) != (application, worker):
+    if (identity.application, identity.worker) != (application, worker) and not strange:
         raise InputError(
             f"{folder} belongs to worker {identity.worker} of {identity.application!r}, not to "
             f"worker {worker} of {application!r}"

@@ -59,6 +59,14 @@ class Manifests:
         for name in self._names()[:-_KEPT]:
             self._disk.remove(self.folder / name)
 
+    def committed_at(self, epoch: int) -> float:
+        """When an epoch was committed, in seconds since 1970, as far as files tell; 0 if not."""
+        if not epoch:
+            return 0.0
+        # The first one of that epoch: later ones begin generations.
+        found = [name for name in self._names() if name.endswith(f"-{epoch:016}.json")]
+        return (self.folder / found[0]).stat().st_mtime if found else 0.0
+
     def _names(self) -> list[str]:
         return [name for name in self._disk.names(self.folder) if _NAME.fullmatch(name)]
 

@@ -122,6 +122,8 @@ def from_worker_message(message: messages.FromWorker) -> control_pb2.FromWorker:
             return control_pb2.FromWorker(
                 failed=control_pb2.Failed(failure=failure_message(failure))
             )
+        case messages.Checkpoint():
+            return control_pb2.FromWorker(checkpoint=control_pb2.Checkpoint())
         case messages.Register():
             return control_pb2.FromWorker(
                 register=control_pb2.Register(
@@ -171,6 +173,8 @@ def from_worker(message: control_pb2.FromWorker) -> messages.FromWorker | None:
             )
         case "failed":
             return messages.Failed(failure_from(message.failed.failure))
+        case "checkpoint":
+            return messages.Checkpoint()
     return None
 
 
@@ -181,8 +185,10 @@ def to_worker_message(message: messages.ToWorker) -> control_pb2.ToWorker:
             return control_pb2.ToWorker(refuse=control_pb2.Refuse(message=why))
         case messages.Halt():
             return control_pb2.ToWorker(halt=control_pb2.Halt())
-        case messages.Finish():
-            return control_pb2.ToWorker(finish=control_pb2.Finish())
+        case messages.Finish(released):
+            return control_pb2.ToWorker(finish=control_pb2.Finish(released=released))
+        case messages.Checkpointed():
+            return control_pb2.ToWorker(checkpointed=control_pb2.Checkpointed())
         case messages.Resume(generation):
             return control_pb2.ToWorker(generation=generation, resume=control_pb2.Resume())
         case messages.Inject(generation, epoch, final, switch):
@@ -242,7 +248,9 @@ def to_worker(message: control_pb2.ToWorker) -> messages.ToWorker:
         case "halt":
             return messages.Halt()
         case "finish":
-            return messages.Finish()
+            return messages.Finish(message.finish.released)
+        case "checkpointed":
+            return messages.Checkpointed()
         case "resume":
             return messages.Resume(generation)
         case "inject":
@@ -290,15 +298,20 @@ def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
     assignment = status.assignment
     return {
         "application": status.application,
+        "application_id": status.application_id,
         "phase": status.phase,
         "stop_requested": status.stop_requested,
         "generation": status.generation,
         "epoch": status.epoch,
         "epoch_seconds": round(status.epoch_seconds, 4),
+        "committed_at": status.committed_at,
         "recoveries": status.recoveries,
         "members": sorted(status.members),
         "joiners": sorted(status.joiners),
         "leaving": sorted(status.leaving),
+        "lost": sorted(status.lost),
+        "vacant": status.vacant,
+        "places": list(status.places),
         "rescale": json.loads(status.rescale) if status.rescale else None,
         "rescales": [json.loads(each) for each in status.history],
         "version": assignment.version,
@@ -310,8 +323,13 @@ def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
             {
                 "worker": each.worker,
                 "pid": each.pid,
+                "pod": each.pod,
+                "pod_uid": each.pod_uid,
+                "fingerprint": each.fingerprint,
+                "ca": each.ca,
                 "present": each.present,
                 "silent": each.silent,
+                "processing": each.processing,
                 "keys": each.report.keys,
                 "events": each.report.read + each.report.received,
                 "read": each.report.read,

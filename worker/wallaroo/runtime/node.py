@@ -137,6 +137,7 @@ class Settings:
     cache: entries that may be kept in memory; None for all.
     dead_letters: where to write events for which a user's function raises; None to stop instead.
     everywhere: sources that listen do so on all workers, not only on worker 0.
+    strange: the folder may be another's, as long as nobody has said that it is this worker's.
     """
 
     worker: int
@@ -144,6 +145,7 @@ class Settings:
     cache: int | None = None
     dead_letters: FileSinkConfig[str] | None = None
     everywhere: bool = False
+    strange: bool = False
 
 
 @dataclass(eq=False)
@@ -192,6 +194,12 @@ class _Services:
             task.cancel()
 
 
+def _without_pending(known: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a checkpoint knows of a sink whose output of the last epoch may be lost."""
+    mark = known and known["mark"]
+    return {**known, "mark": {**mark, "lost": True}} if known and mark else known
+
+
 def sink_folder(identity: str) -> str:
     """The name of the folder of the sink that a checkpoint knows by `identity`."""
     return f"sink-{xxh3_64_hexdigest(identity.encode())}"
@@ -225,7 +233,10 @@ class Node:
         self._codec = codec
         self._clock = clock
         folder = settings.folder
-        self._identity = identify(disk, folder, graph.application.name, settings.worker, new_id)
+        name = graph.application.name
+        self._identity = identify(
+            disk, folder, name, settings.worker, new_id, strange=settings.strange
+        )
         self._bases = bases
         self._store: Store | None = None
         self._running = False
@@ -257,6 +268,8 @@ class Node:
         self._staged: Staging | None = None
         #: The epoch at whose end this worker became a member.
         self._joined = 0
+        #: It is a member by the assignment in force, as far as it knows.
+        self._serves = False
         #: Stagings that nobody will read, to be removed when no work in the background is left.
         self._discarded: list[Staging] = []
 
@@ -284,6 +297,16 @@ class Node:
     def lost(self) -> int:
         """Bytes that they had sent unread when they were cut off, since this process began."""
         return sum(reader.lost for reader in self._listening)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is a member, as far as it knows, and is not to leave."""
+        return self._serves and not (self._attempt and self._attempt.leaves)
+
+    @property
+    def processing(self) -> bool:
+        """Whether it processes events, or would if there were any."""
+        return self._running and self._serves
 
     def registration(self, address: str, fingerprint: str) -> Register:
         """What to say first to a coordinator."""
@@ -408,12 +431,16 @@ class Node:
     def _go_back(self, to: Recover) -> None:
         generation = to.generation
         part = to.part or Part(self._identity.id)
-        if self.settings.worker not in to.assignment.workers:
+        self._serves = self.settings.worker in to.assignment.workers
+        if not self._serves:
             self._open_sinks(part, to.epoch, len(to.assignment.workers))
             self._abandon()  # what was committed is published now: nothing is left here
             self._close_lasting()
             self._handle(SinksPublished(generation, to.epoch))
             return
+        if part.joined > to.epoch:
+            self._start_anew()  # its state is lost, and whoever may decide that has done so
+            part = replace(part, sinks=tuple(map(_without_pending, part.sinks)))
         self._admit()
         tenure = Tenure(
             to.assignment.version,
@@ -694,13 +721,7 @@ class Node:
         to, self._getting_ready = self._getting_ready, None
         assert to
         try:
-            if self._store:
-                self._store.close()
-                self._store = None
-            if self._staged:
-                self._staged.close()
-                self._staged = None
-            self._wipe()
+            self._start_anew()
             self._admit()
             store = self._open_store()
             tenure = Tenure(to.old.version, (), 0, to.epoch + 1)
@@ -723,9 +744,20 @@ class Node:
         self._running = True
         self.host.wake()
 
-    def _wipe(self) -> None:
-        """Remove what this folder holds of an earlier membership."""
+    def _start_anew(self) -> None:
+        """Remove what this folder holds of an earlier membership, or of another worker."""
+        if self._store:
+            self._store.close()
+            self._store = None
+        if self._staged:
+            self._staged.close()
+            self._staged = None
+        name, worker = self.graph.application.name, self.settings.worker
         folder = self.settings.folder
+        mine = replace(self._identity, application=name, worker=worker)
+        if mine != self._identity:
+            self._identity = mine
+            keep(self._disk, folder, mine)
         self._bases.remove(folder / "base")
         self._remove_stagings(None)
         for name in self._disk.names(folder / "deltas"):
@@ -882,6 +914,7 @@ class Node:
         assert engine
         assert store
         self._attempt = None
+        self._serves = not attempt.leaves
         attempt.close()
         engine.switch_done()
         if attempt.leaves:

@@ -16,14 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from wallaroo.connectors.file_sink import FileSinkConfig
-from wallaroo.connectors.file_source import FileSourceConfig
-from wallaroo.dataflow.graph import Graph
 from wallaroo.disk import RealDisk
 from wallaroo.errors import Failure, InputError
 from wallaroo.protocol.coordinator import Phase
 from wallaroo.protocol.manifest import Manifest
 from wallaroo.runtime.application import Program
+from wallaroo.runtime.checks import check_connectors
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory, Sockets, worker_socket
 from wallaroo.runtime.forking import ForkServer, Start, WorkerProcess
@@ -127,7 +125,7 @@ class Runner:
 
         Raises `InputError`, `Stopped`, `WorkerEnded` and `Interrupted`.
         """
-        _check_connectors(self._program.graph, self._options.dead_letters)
+        check_connectors(self._program.graph, self._options.dead_letters)
         lock = self._directory.claim(self._program.name)
         members = self._members(view)
         self._sockets = sockets = Sockets()
@@ -433,24 +431,3 @@ class Runner:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 process.kill()
-
-
-def _check_connectors(graph: Graph, dead_letters: Path | None) -> None:
-    """Raise `InputError` for what can be told before anything is started."""
-    files = [sink for sink in graph.sinks if isinstance(sink, FileSinkConfig)]
-    if dead_letters:
-        files.append(FileSinkConfig(dead_letters))
-    for index, sink in enumerate(files):
-        if any(other.path.resolve() == sink.path.resolve() for other in files[:index]):
-            raise InputError(f"two sinks write {sink.path}; give one of them another path")
-    for source in graph.sources:
-        partitions = source.config.partitions()
-        if not isinstance(source.config, FileSourceConfig):
-            continue
-        for sink in files:
-            for path in partitions:
-                if sink.writes(Path(path)):
-                    raise InputError(
-                        f"source '{source.name}' reads {path}, which the sink {sink.path} of the "
-                        "same application writes; give the sink another path"
-                    )

@@ -1,4 +1,7 @@
-"""The worker process: carries out what the coordinator says, and drives the dataflow.
+"""A worker process: carries out what the coordinator says, and drives the dataflow.
+
+Where it runs makes a difference to how it begins and ends: see wallaroo.runtime.local and
+wallaroo.runtime.pod.
 
 One thread runs the dataflow, in slices of a millisecond or two, and the streams that feed it, in
 one event loop. The connection to the coordinator has a thread of its own, blocking work another.
@@ -14,6 +17,7 @@ import sys
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,25 +32,19 @@ from wallaroo.connectors.file_sink import FileSinkConfig
 from wallaroo.dataflow.engine import Backlog, Counters
 from wallaroo.dataflow.exchange import Outbox
 from wallaroo.disk import RealDisk
-from wallaroo.errors import DataflowError, Failure, InputError, to_be_mended
-from wallaroo.partitioning import Assignment
+from wallaroo.errors import DataflowError, Failure, InputError
 from wallaroo.protocol import coordinator as protocol
 from wallaroo.protocol.manifest import Manifest
-from wallaroo.protocol.messages import Failed, FromWorker, Halt, Published, Ready
+from wallaroo.protocol.messages import Failed, FromWorker, Halt, Published, Ready, ToWorker
 from wallaroo.runtime.application import Program
 from wallaroo.runtime.attempt import Incoming, Outgoing
 from wallaroo.runtime.coordinator import CONTROL_OPTIONS, HEARTBEAT, CoordinatorService
-from wallaroo.runtime.directory import (
-    Directory,
-    coordinator_address,
-    keep_from_children,
-    lock_folder,
-    worker_address,
-)
-from wallaroo.runtime.exchange import Lost, Receiver, Sender
+from wallaroo.runtime.directory import keep_from_children, lock_folder
+from wallaroo.runtime.exchange import OPTIONS, Lost, Receiver, Sender
 from wallaroo.runtime.manifests import Manifests
-from wallaroo.runtime.messages import from_worker_message, status_dict, to_worker
+from wallaroo.runtime.messages import from_worker_message, to_worker
 from wallaroo.runtime.metrics import Metrics, Sample, serve
+from wallaroo.runtime.network import Network
 from wallaroo.runtime.node import Node, Settings
 from wallaroo.runtime.options import Options
 from wallaroo.state.allowlist import AllowList
@@ -70,30 +68,28 @@ _GROWTH = 1_000_000
 _REPORT = 0.25
 #: Turns of the event loop between two slices of the dataflow.
 _TURNS = 4
-#: Seconds for streams to close at the end; the process ends in any case.
-_CLOSING = 1.0
 
 _log = structlog.get_logger("wallaroo.worker")
 
 
-class Worker:
-    """Worker `worker`, with its state and log in `directory`, and its socket in `sockets`."""
+class Worker(ABC):
+    """Worker `worker`, with its state in `folder`."""
 
     def __init__(
-        self, program: Program, worker: int, options: Options, directory: Directory, sockets: Path
+        self, program: Program, worker: int, options: Options, folder: Path, network: Network
     ) -> None:
         self.program = program
         self.worker = worker
         self._options = options
-        self._directory = directory
-        self._folder = directory.worker(worker)
-        self._sockets = sockets
+        self._folder = folder
+        self._network = network
         # One for each source and sink: one that blocks holds up no other. The rest for the state.
         connectors = [*program.graph.sources, *program.graph.sinks]
         self._threads = ThreadPoolExecutor(
             len(connectors) + 4, "background", initializer=_step_back
         )
-        self._control: _Control | None = None
+        self._control: Control | None = None
+        self._service: CoordinatorService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: list[_Streams] = []
         #: It will be woken in a while.
@@ -105,14 +101,18 @@ class Worker:
         self._garbage = _Garbage()
         self.metrics = Metrics({"application": program.name, "worker": str(worker)}, self._folder)
 
+    @abstractmethod
     async def run(self) -> int:
-        """Work until told to finish; returns the exit code. Raises `InputError`."""
+        """Work; returns the exit code. Raises `InputError`."""
+
+    async def _start(self) -> None:
+        """Begin to work. Raises `InputError`."""
         self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
         self._done = asyncio.Event()
         # Its predecessor may still be ending.
-        lock = await asyncio.to_thread(lock_folder, self._folder)
-        keep_from_children(lock)
+        self._lock = await asyncio.to_thread(lock_folder, self._folder)
+        keep_from_children(self._lock)
         _log.info("tables of state", written_in="C" if AVAILABLE else "Python")
         graph = self.program.graph
         dead_letters = self._options.dead_letters
@@ -124,6 +124,7 @@ class Worker:
                 self._options.cache,
                 FileSinkConfig(dead_letters) if dead_letters else None,
                 self._options.everywhere,
+                strange=self._attended and self.worker != 0,
             ),
             self,
             RealDisk(),
@@ -134,42 +135,22 @@ class Worker:
         )
         if self._options.metrics is not None:
             serve(self.metrics.registry, self._options.metrics + self.worker)
-        self._address = worker_address(self._sockets, self.worker)
         self._receiver = Receiver(self.worker, self.wake, self._lost)
-        server = await self._receiver.serve(self._address)
-        service, coordinator = self._coordinate() if self.worker == 0 else (None, None)
+        self._server = await self._receiver.serve(self._network)
+        if self.worker == 0:
+            self._service = self._coordinate()
+            self._coordinator = self._service.serve(self._network)
         self._join()
         self.spawn(self._beat())
         self.spawn(self._drive())
-        await self._done.wait()
-        self._finishing = True
-        closing = [*self._tasks, asyncio.ensure_future(server.stop(None))]
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(closing, timeout=_CLOSING)
-        if service:
-            status = status_dict(service.status())
-            _leave_word(lambda place: place.write_status(status), self._directory, self._sockets)
-        if self._control:
-            self._control.leave()
-        if service and coordinator:
-            if not self._failure:
-                await asyncio.to_thread(service.wait_until_alone)
-            coordinator.stop(None).wait()
-            service.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        if not self._failure:
-            self.node.close()
-        os.close(lock)
-        return FAILED if self._failure else 0
 
-    def _coordinate(self) -> tuple[CoordinatorService, grpc.Server]:
+    def _coordinate(self) -> CoordinatorService:
         graph = self.program.graph
         manifests = Manifests(RealDisk(), self._folder / "manifests")
         manifest = manifests.last()
+        phase = protocol.Phase.FORMING
         if manifest is None:
-            assignment = Assignment.first(self._options.workers or 1)
-            manifest = Manifest(self.program.name, 0, 0, assignment, {}, {})
+            manifest, phase = self._beginning()
         found = {source.name: source.config.partitions() for source in graph.sources}
         try:
             manifest = manifest.for_program(graph.places, found)
@@ -182,6 +163,8 @@ class Worker:
             options.interval,
             grace=options.grace,
             drain_time=options.drain_time,
+            phase=phase,
+            attended=self._attended,
         )
         service = CoordinatorService(
             machine,
@@ -190,25 +173,47 @@ class Worker:
             lambda failure: self._call(self.fail, failure),
         )
         service.tell(self.metrics)
-        return service, service.serve(coordinator_address(self._sockets))
+        return service
+
+    # What depends on where it runs
+
+    #: Somebody watches the coordinator who decides what it can't: see `protocol.Coordinator`.
+    _attended = False
+
+    @abstractmethod
+    def _beginning(self) -> tuple[Manifest, protocol.Phase]:
+        """What the coordinator starts from where there is no manifest."""
+
+    @abstractmethod
+    def _failed(self, failure: Failure) -> None:
+        """This worker can't go on, and is about to tell the coordinator."""
+
+    def _heed(self, message: ToWorker) -> None:
+        """The coordinator says something."""
+        self.node.take(message)
+
+    def _registration(self) -> pb.FromWorker:
+        """What to say first to a coordinator."""
+        network = self._network
+        message = from_worker_message(
+            self.node.registration(network.exchange, self.program.fingerprint)
+        )
+        message.register.worker = self.worker
+        message.register.pid = os.getpid()
+        return message
 
     # The connection to the coordinator
 
     def _join(self) -> None:
         """Register; again and again while there is no coordinator, as when worker 0 restarts."""
-        self._control = control = _Control(coordinator_address(self._sockets))
-        register = from_worker_message(
-            self.node.registration(self._address, self.program.fingerprint)
-        )
-        register.register.worker = self.worker
-        register.register.pid = os.getpid()
+        self._control = control = Control(self._network)
         control.join(
-            register,
+            self._registration(),
             lambda message: self._call(self._take, (control, message)),
             lambda why: self._call(self._coordinator_lost, (control, why)),
         )
 
-    def _take(self, said: "tuple[_Control, pb.ToWorker]") -> None:
+    def _take(self, said: "tuple[Control, pb.ToWorker]") -> None:
         control, message = said
         if control is self._control and not self._finishing:
             self._attempts = 0
@@ -217,13 +222,14 @@ class Worker:
                 self._garbage.freeze()
             if kind in {"recover", "halt", "resume", "finish"}:
                 _log.info(kind, generation=message.generation)
-            self.node.take(to_worker(message))
+            self._heed(to_worker(message))
 
-    def _coordinator_lost(self, lost: "tuple[_Control, str]") -> None:
+    def _coordinator_lost(self, lost: "tuple[Control, str]") -> None:
         control, why = lost
         if control is not self._control or self._finishing:
             return
-        _log.warning("the coordinator is gone", why=why)
+        if not self._attempts:
+            _log.warning("the coordinator is gone", why=why)
         self._control = None
         control.leave()
         self.node.take(Halt())
@@ -318,13 +324,10 @@ class Worker:
         if self._failure or self._finishing:
             return
         self._failure = failure = replace(failure, worker=self.worker)
-        self._done.set()
         _log.error("stopped", reason=failure.message, step=failure.step, key=failure.key)
         with contextlib.suppress(OSError):
             sys.stderr.write(failure.traceback)
-        _leave_word(
-            lambda place: place.write_failure(self.worker, failure), self._directory, self._sockets
-        )
+        self._failed(failure)
         self.tell(Failed(failure))
 
     def end(self) -> None:
@@ -354,6 +357,10 @@ class Worker:
         """Connect to the other workers, and let them connect; then call `opened`."""
         self._receiver.expect(generation, attempt, incoming)
         self._streams.append(_Streams(self, generation, attempt, outgoing, addresses, opened))
+
+    def to_worker(self, address: str) -> grpc.aio.Channel:
+        """A connection of its own to another worker's exchanges."""
+        return self._network.to_worker(address, OPTIONS)
 
     def close_streams(self, attempt: int | None = None) -> None:
         """Drop them, with what is on its way; all, or those of an attempt."""
@@ -427,6 +434,7 @@ class Worker:
         engine = self.node.engine
         counters = engine.counters if engine else Counters()
         store = self.node.store
+        certificates = self._network.certificates
         return pb.Report(
             read=counters.read,
             received=counters.received,
@@ -436,6 +444,8 @@ class Worker:
             dead_letters=counters.dead,
             connections=self.node.connections,
             lost=self.node.lost,
+            processing=self.node.processing,
+            ca=certificates.ca if certificates else "",
         )
 
 
@@ -518,7 +528,12 @@ class _Streams:
         self.attempt = attempt
         self._senders = {
             id(outbox): Sender(
-                outbox, worker.worker, generation, attempt, addresses[outbox.receiver], worker.wake
+                outbox,
+                worker.worker,
+                generation,
+                attempt,
+                worker.to_worker(addresses[outbox.receiver]),
+                worker.wake,
             )
             for outbox in outgoing
         }
@@ -575,11 +590,14 @@ class _Streams:
         self._worker.spawn(self._senders.pop(key).close())
 
 
-class _Control:
+class Control:
     """A session with the coordinator: a thread reads it, gRPC's own write it, one says it lives."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=CONTROL_OPTIONS)
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        #: The coordinator has taken this session up.
+        self.connected = False
+        self._channel: grpc.Channel | None = None
         self._outgoing: queue.SimpleQueue[pb.FromWorker | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._left = threading.Event()
@@ -600,13 +618,21 @@ class _Control:
         def read() -> None:
             why = "it closed the connection"
             try:
-                call = control_pb2_grpc.CoordinatorStub(self._channel).Join(
-                    requests(), wait_for_ready=True
+                self._channel = channel = self._network.to_coordinator(CONTROL_OPTIONS)
+                # A file that is not there yet is waited for. Elsewhere each attempt is a new one:
+                # the coordinator may have moved.
+                call = control_pb2_grpc.CoordinatorStub(channel).Join(
+                    requests(), wait_for_ready=self._network.local
                 )
+                call.initial_metadata()
+                self.connected = True
                 for message in call:
                     take(message)
             except grpc.RpcError as error:
                 why = error.details() or why
+            except (OSError, InputError) as error:
+                why = str(error)
+            self.connected = False
             with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
                 lost(why)
 
@@ -630,32 +656,5 @@ class _Control:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=1)
-        self._channel.close()
-
-
-def run_worker(
-    program: Program, worker: int, options: Options, directory: Directory, sockets: Path
-) -> int:
-    """Run a worker in this process until the application ends; returns the exit code."""
-    try:
-        return asyncio.run(Worker(program, worker, options, directory, sockets).run())
-    except InputError as error:
-        reason = str(error)
-    except OSError as error:  # on the way to work: later ones have their own words
-        where = error.filename or directory.worker(worker)
-        reason = to_be_mended(f"can't use {where}: {error.strerror or error}")
-    failure = Failure(reason, worker=worker)
-    _leave_word(lambda place: place.write_failure(worker, failure), directory, sockets)
-    _log.error("stopped", reason=reason)
-    return FAILED
-
-
-def _leave_word(write: Callable[[Directory], None], directory: Directory, sockets: Path) -> None:
-    """Tell the runner something: the disk may be full, or the directory gone."""
-    for place in (directory, Directory(sockets)):
-        try:
-            write(place)
-        except OSError as error:
-            _log.error("the runner can't be told", why=str(error))
-        else:
-            return
+        if self._channel:
+            self._channel.close()

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FromWorker(_message.Message):
-    __slots__ = ("register", "ready", "drained", "prepared", "report", "failed", "published", "broken", "heartbeat", "enlisted", "staged", "connections_closed")
+    __slots__ = ("register", "ready", "drained", "prepared", "report", "failed", "published", "broken", "heartbeat", "enlisted", "staged", "connections_closed", "checkpoint")
     REGISTER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class FromWorker(_message.Message):
     ENLISTED_FIELD_NUMBER: _ClassVar[int]
     STAGED_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_CLOSED_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     register: Register
     ready: Ready
     drained: Drained
@@ -32,23 +33,28 @@ class FromWorker(_message.Message):
     enlisted: Enlisted
     staged: Staged
     connections_closed: ConnectionsClosed
-    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., enlisted: _Optional[_Union[Enlisted, _Mapping]] = ..., staged: _Optional[_Union[Staged, _Mapping]] = ..., connections_closed: _Optional[_Union[ConnectionsClosed, _Mapping]] = ...) -> None: ...
+    checkpoint: Checkpoint
+    def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., drained: _Optional[_Union[Drained, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., published: _Optional[_Union[Published, _Mapping]] = ..., broken: _Optional[_Union[Broken, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., enlisted: _Optional[_Union[Enlisted, _Mapping]] = ..., staged: _Optional[_Union[Staged, _Mapping]] = ..., connections_closed: _Optional[_Union[ConnectionsClosed, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
-    __slots__ = ("worker", "address", "fingerprint", "pid", "directory", "admitted")
+    __slots__ = ("worker", "address", "fingerprint", "pid", "directory", "admitted", "pod", "pod_uid")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     ADMITTED_FIELD_NUMBER: _ClassVar[int]
+    POD_FIELD_NUMBER: _ClassVar[int]
+    POD_UID_FIELD_NUMBER: _ClassVar[int]
     worker: int
     address: str
     fingerprint: str
     pid: int
     directory: str
     admitted: bool
-    def __init__(self, worker: _Optional[int] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., pid: _Optional[int] = ..., directory: _Optional[str] = ..., admitted: _Optional[bool] = ...) -> None: ...
+    pod: str
+    pod_uid: str
+    def __init__(self, worker: _Optional[int] = ..., address: _Optional[str] = ..., fingerprint: _Optional[str] = ..., pid: _Optional[int] = ..., directory: _Optional[str] = ..., admitted: _Optional[bool] = ..., pod: _Optional[str] = ..., pod_uid: _Optional[str] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("generation",)
@@ -126,6 +132,10 @@ class Staged(_message.Message):
     size: int
     def __init__(self, generation: _Optional[int] = ..., attempt: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
+class Checkpoint(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Heartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -191,7 +201,7 @@ class Partition(_message.Message):
     def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("read", "received", "written", "keys", "waiting", "dead_letters", "connections", "lost")
+    __slots__ = ("read", "received", "written", "keys", "waiting", "dead_letters", "connections", "lost", "processing", "ca")
     READ_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
@@ -200,6 +210,8 @@ class Report(_message.Message):
     DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
+    PROCESSING_FIELD_NUMBER: _ClassVar[int]
+    CA_FIELD_NUMBER: _ClassVar[int]
     read: int
     received: int
     written: int
@@ -208,7 +220,9 @@ class Report(_message.Message):
     dead_letters: int
     connections: int
     lost: int
-    def __init__(self, read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., keys: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ..., dead_letters: _Optional[int] = ..., connections: _Optional[int] = ..., lost: _Optional[int] = ...) -> None: ...
+    processing: bool
+    ca: str
+    def __init__(self, read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., keys: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ..., dead_letters: _Optional[int] = ..., connections: _Optional[int] = ..., lost: _Optional[int] = ..., processing: _Optional[bool] = ..., ca: _Optional[str] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("failure",)
@@ -233,7 +247,7 @@ class Failure(_message.Message):
     def __init__(self, worker: _Optional[int] = ..., step: _Optional[str] = ..., key: _Optional[str] = ..., event: _Optional[str] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ...) -> None: ...
 
 class ToWorker(_message.Message):
-    __slots__ = ("generation", "refuse", "halt", "recover", "resume", "inject", "commit", "finish", "enlist", "copy", "abort", "drain")
+    __slots__ = ("generation", "refuse", "halt", "recover", "resume", "inject", "commit", "finish", "enlist", "copy", "abort", "drain", "checkpointed")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     REFUSE_FIELD_NUMBER: _ClassVar[int]
     HALT_FIELD_NUMBER: _ClassVar[int]
@@ -246,6 +260,7 @@ class ToWorker(_message.Message):
     COPY_FIELD_NUMBER: _ClassVar[int]
     ABORT_FIELD_NUMBER: _ClassVar[int]
     DRAIN_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTED_FIELD_NUMBER: _ClassVar[int]
     generation: int
     refuse: Refuse
     halt: Halt
@@ -258,7 +273,8 @@ class ToWorker(_message.Message):
     copy: Copy
     abort: Abort
     drain: Drain
-    def __init__(self, generation: _Optional[int] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., halt: _Optional[_Union[Halt, _Mapping]] = ..., recover: _Optional[_Union[Recover, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., inject: _Optional[_Union[Inject, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., enlist: _Optional[_Union[Enlist, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
+    checkpointed: Checkpointed
+    def __init__(self, generation: _Optional[int] = ..., refuse: _Optional[_Union[Refuse, _Mapping]] = ..., halt: _Optional[_Union[Halt, _Mapping]] = ..., recover: _Optional[_Union[Recover, _Mapping]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ..., inject: _Optional[_Union[Inject, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ..., enlist: _Optional[_Union[Enlist, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., abort: _Optional[_Union[Abort, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., checkpointed: _Optional[_Union[Checkpointed, _Mapping]] = ...) -> None: ...
 
 class Halt(_message.Message):
     __slots__ = ()
@@ -400,6 +416,12 @@ class Commit(_message.Message):
     def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class Finish(_message.Message):
+    __slots__ = ("released",)
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    released: bool
+    def __init__(self, released: _Optional[bool] = ...) -> None: ...
+
+class Checkpointed(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
@@ -414,7 +436,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("application", "phase", "generation", "epoch", "assignment", "workers", "failure", "stop_requested", "recoveries", "members", "epoch_seconds", "joiners", "leaving", "rescale", "history")
+    __slots__ = ("application", "phase", "generation", "epoch", "assignment", "workers", "failure", "stop_requested", "recoveries", "members", "epoch_seconds", "joiners", "leaving", "rescale", "history", "application_id", "vacant", "lost", "committed_at", "places")
     APPLICATION_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -430,6 +452,11 @@ class StatusReply(_message.Message):
     LEAVING_FIELD_NUMBER: _ClassVar[int]
     RESCALE_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
+    APPLICATION_ID_FIELD_NUMBER: _ClassVar[int]
+    VACANT_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
     application: str
     phase: str
     generation: int
@@ -445,21 +472,52 @@ class StatusReply(_message.Message):
     leaving: _containers.RepeatedScalarFieldContainer[int]
     rescale: str
     history: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, application: _Optional[str] = ..., phase: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_requested: _Optional[bool] = ..., recoveries: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ..., epoch_seconds: _Optional[float] = ..., joiners: _Optional[_Iterable[int]] = ..., leaving: _Optional[_Iterable[int]] = ..., rescale: _Optional[str] = ..., history: _Optional[_Iterable[str]] = ...) -> None: ...
+    application_id: str
+    vacant: bool
+    lost: _containers.RepeatedScalarFieldContainer[int]
+    committed_at: float
+    places: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, application: _Optional[str] = ..., phase: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_requested: _Optional[bool] = ..., recoveries: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ..., epoch_seconds: _Optional[float] = ..., joiners: _Optional[_Iterable[int]] = ..., leaving: _Optional[_Iterable[int]] = ..., rescale: _Optional[str] = ..., history: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ..., vacant: _Optional[bool] = ..., lost: _Optional[_Iterable[int]] = ..., committed_at: _Optional[float] = ..., places: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("worker", "pid", "report", "present", "silent")
+    __slots__ = ("worker", "pid", "report", "present", "silent", "pod", "pod_uid", "fingerprint", "processing", "ca")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     PRESENT_FIELD_NUMBER: _ClassVar[int]
     SILENT_FIELD_NUMBER: _ClassVar[int]
+    POD_FIELD_NUMBER: _ClassVar[int]
+    POD_UID_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    PROCESSING_FIELD_NUMBER: _ClassVar[int]
+    CA_FIELD_NUMBER: _ClassVar[int]
     worker: int
     pid: int
     report: Report
     present: bool
     silent: bool
-    def __init__(self, worker: _Optional[int] = ..., pid: _Optional[int] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., present: _Optional[bool] = ..., silent: _Optional[bool] = ...) -> None: ...
+    pod: str
+    pod_uid: str
+    fingerprint: str
+    processing: bool
+    ca: str
+    def __init__(self, worker: _Optional[int] = ..., pid: _Optional[int] = ..., report: _Optional[_Union[Report, _Mapping]] = ..., present: _Optional[bool] = ..., silent: _Optional[bool] = ..., pod: _Optional[str] = ..., pod_uid: _Optional[str] = ..., fingerprint: _Optional[str] = ..., processing: _Optional[bool] = ..., ca: _Optional[str] = ...) -> None: ...
+
+class BeginRequest(_message.Message):
+    __slots__ = ("workers", "accept_loss", "epoch")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    workers: int
+    accept_loss: bool
+    epoch: int
+    def __init__(self, workers: _Optional[int] = ..., accept_loss: _Optional[bool] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class BeginReply(_message.Message):
+    __slots__ = ("refusal",)
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    refusal: str
+    def __init__(self, refusal: _Optional[str] = ...) -> None: ...
 
 class RescaleRequest(_message.Message):
     __slots__ = ("base", "assignment")

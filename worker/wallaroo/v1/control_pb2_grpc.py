@@ -45,6 +45,11 @@ class CoordinatorStub:
                 request_serializer=wallaroo_dot_v1_dot_control__pb2.StatusRequest.SerializeToString,
                 response_deserializer=wallaroo_dot_v1_dot_control__pb2.StatusReply.FromString,
                 _registered_method=True)
+        self.Begin = channel.unary_unary(
+                '/wallaroo.v1.Coordinator/Begin',
+                request_serializer=wallaroo_dot_v1_dot_control__pb2.BeginRequest.SerializeToString,
+                response_deserializer=wallaroo_dot_v1_dot_control__pb2.BeginReply.FromString,
+                _registered_method=True)
         self.Stop = channel.unary_unary(
                 '/wallaroo.v1.Coordinator/Stop',
                 request_serializer=wallaroo_dot_v1_dot_control__pb2.StopRequest.SerializeToString,
@@ -75,8 +80,16 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Begin(self, request, context):
+        """Starts an application from nothing, or has it go on without what is lost: nobody else may
+        decide that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stop(self, request, context):
-        """A final barrier, after which all workers end.
+        """A final barrier, after which all workers end; in pods they stay, idle.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +114,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=wallaroo_dot_v1_dot_control__pb2.StatusRequest.FromString,
                     response_serializer=wallaroo_dot_v1_dot_control__pb2.StatusReply.SerializeToString,
+            ),
+            'Begin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Begin,
+                    request_deserializer=wallaroo_dot_v1_dot_control__pb2.BeginRequest.FromString,
+                    response_serializer=wallaroo_dot_v1_dot_control__pb2.BeginReply.SerializeToString,
             ),
             'Stop': grpc.unary_unary_rpc_method_handler(
                     servicer.Stop,
@@ -168,6 +186,33 @@ class Coordinator:
             '/wallaroo.v1.Coordinator/Status',
             wallaroo_dot_v1_dot_control__pb2.StatusRequest.SerializeToString,
             wallaroo_dot_v1_dot_control__pb2.StatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Begin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallaroo.v1.Coordinator/Begin',
+            wallaroo_dot_v1_dot_control__pb2.BeginRequest.SerializeToString,
+            wallaroo_dot_v1_dot_control__pb2.BeginReply.FromString,
             options,
             channel_credentials,
             insecure,
