@@ -211,7 +211,9 @@ def _reap(runner: "Connection[_Started | _Ended, Start]") -> None:
 def _be(start: Start, main: Callable[[list[str]], NoReturn]) -> NoReturn:
     """Be a worker, in the process that was forked."""
     try:
-        os.setsid()
+        # A group for signals, but no session of its own: the kernel shares processors out between
+        # sessions, and the threads of one that step back would still take them from another's.
+        os.setpgid(0, 0)
         with start.log.open("ab") as log:
             for standard in (1, 2):
                 os.dup2(log.fileno(), standard)
