@@ -100,11 +100,6 @@ class App:
         """The epoch as of which a person has accepted that state is lost."""
         return self.annotations.get(ACCEPT_LOSS)
 
-    @property
-    def claims_kept(self) -> bool:
-        """Whether volume claims outlive the application."""
-        return bool(self.spec.get("storage", {}).get("onDelete", "Retain") == "Retain")
-
     def inputs(self, module: Module | None) -> str:
         """What a template is rendered from, in short.
 

@@ -235,8 +235,8 @@ def template(app: App, image: str, module: Module | None, inputs: str, *, tls: b
     }
 
 
-def statefulset(app: App, replicas: int, pods: Json) -> Json:
-    """The workers; `pods` is their template.
+def statefulset(app: App, replicas: int, pods: Json, begun: str = "") -> Json:
+    """The workers; `pods` is their template, `begun` the application that has state there.
 
     OnDelete: when pods of another revision go is for the operator to say. Parallel: all members
     are needed before any of them gets ready.
@@ -279,6 +279,8 @@ def statefulset(app: App, replicas: int, pods: Json) -> Json:
     )
     inputs = pods["metadata"]["annotations"][names.INPUTS]
     found["metadata"]["annotations"] = {names.INPUTS: inputs}
+    if begun:
+        found["metadata"]["annotations"][names.BEGUN] = begun
     return found
 
 

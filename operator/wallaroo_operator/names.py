@@ -17,6 +17,9 @@ ACCEPT_LOSS = "wallaroo.dev/accept-state-loss"
 RESTARTED_AT = "wallaroo.dev/restartedAt"
 #: On a StatefulSet: what its template was rendered from; and on a pod that proves a template.
 INPUTS = "wallaroo.dev/inputs"
+#: On a StatefulSet: the application that was told to start from nothing. The status says so, too,
+#: but a status may be wiped or not restored.
+BEGUN = "wallaroo.dev/begun"
 
 CONTROL, EXCHANGE, HEALTH = 7710, 7711, 7712
 RESERVED = (CONTROL, EXCHANGE, HEALTH)
