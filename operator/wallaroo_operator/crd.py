@@ -204,7 +204,8 @@ SPEC = _object(
             default={},
             rules=(
                 _rule(
-                    "self.size == oldSelf.size",
+                    # The default is looked at too, before it gets a size.
+                    "!has(self.size) || !has(oldSelf.size) || self.size == oldSelf.size",
                     "storage.size can't be changed: the volumes are there already",
                 ),
                 _rule(
