@@ -26,6 +26,11 @@ _log = logging.getLogger("wallaroo_operator")
 _OURS = {names.MANAGED_BY: names.MANAGER}
 
 
+def _log_in(**about: Any) -> kopf.ConnectionInfo | None:
+    """As a pod, or with a kubeconfig where it runs on somebody's desk."""
+    return kopf.login_with_service_account(**about) or kopf.login_with_kubeconfig(**about)
+
+
 @dataclass
 class _Running:
     """What lives as long as the operator."""
@@ -50,6 +55,7 @@ class Operator:
     def registry(self) -> kopf.OperatorRegistry:
         """What kopf is to call."""
         registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(_log_in)
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._stop)
         kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)(self._asked)
