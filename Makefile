@@ -6,7 +6,7 @@ EXAMPLE := examples/word_count
 OUT := build/demo
 SEEDS ?= 1000
 
-.PHONY: setup demo test simulate lint protos bench bench-rescale clean
+.PHONY: setup demo test simulate lint protos crds bench bench-rescale clean
 
 setup: .venv/ready
 
@@ -42,6 +42,10 @@ lint: setup
 ## The Python of the wire, from protos/.
 protos: setup
 	$(BIN)/python protos/generate.py
+
+## The CustomResourceDefinition and its reference, from the schema in the operator.
+crds: setup
+	$(BIN)/python -m wallaroo_operator.crd .
 
 ## Throughput, latency, memory, checkpoints, recovery, disk; the bare Python loop and bytewax beside.
 bench: setup
