@@ -3,7 +3,8 @@
 With KUBECONFIG set that cluster is used; WALLAROO_WORKER_IMAGE and WALLAROO_OPERATOR_IMAGE then
 name images that it can pull. Else a cluster of one node is started on this machine
 (machine/cluster), and taken down at the end, unless it ran before; images are built and loaded,
-under a tag of their own.
+under a tag of their own. With WALLAROO_INSTALLED set an operator is there already, as when one runs
+on a developer's desk.
 """
 
 import os
@@ -104,8 +105,17 @@ def helm(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def installed(cluster: Cluster) -> Cluster:
     """The operator looks after all namespaces."""
-    cluster.install("wallaroo", OPERATOR)
+    if not os.environ.get("WALLAROO_INSTALLED"):
+        cluster.install("wallaroo", OPERATOR)
     return cluster
+
+
+@pytest.fixture(scope="module")
+def shared(installed: Cluster) -> Iterator[Namespace]:
+    """One for all tests of a file: they leave no pods in it."""
+    made = Namespace(installed)
+    yield made
+    made.delete()
 
 
 @pytest.fixture
@@ -115,7 +125,8 @@ def namespace(installed: Cluster, request: pytest.FixtureRequest) -> Iterator[Na
     yield made
     if getattr(request.node, "failed", False):
         print(made.words())
-        print(run(["kubectl", "-n", OPERATOR, "logs", "deploy/wallaroo", "--tail=80"]))
+        if not os.environ.get("WALLAROO_INSTALLED"):
+            print(run(["kubectl", "-n", OPERATOR, "logs", "deploy/wallaroo", "--tail=80"]))
     made.delete()
 
 

@@ -37,15 +37,15 @@ def _refusal(namespace: Namespace, name: str = "app", **spec: Any) -> str:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_wrong_spec_is_refused(namespace: Namespace, spec: Json, says: str) -> None:
-    words = _refusal(namespace, **spec)
+def test_a_wrong_spec_is_refused(shared: Namespace, spec: Json, says: str) -> None:
+    words = _refusal(shared, **spec)
     assert says in words, words
 
 
 @pytest.mark.parametrize("name", ["a" * 41, "1st", "word.count"])
-def test_a_name_that_its_objects_could_not_have_is_refused(namespace: Namespace, name: str) -> None:
+def test_a_name_that_its_objects_could_not_have_is_refused(shared: Namespace, name: str) -> None:
     """Ruling K8s 23."""
-    words = _refusal(namespace, name)
+    words = _refusal(shared, name)
     assert "40" in words or "must" in words, words
 
 
@@ -57,31 +57,31 @@ def test_a_name_that_its_objects_could_not_have_is_refused(namespace: Namespace,
     ],
     ids=["size", "class"],
 )
-def test_storage_stays_as_it_is(namespace: Namespace, storage: Json, says: str) -> None:
+def test_storage_stays_as_it_is(shared: Namespace, storage: Json, says: str) -> None:
     """Ruling K8s 23."""
-    app = App(namespace, app=APP, suspend=True).apply()
+    app = App(shared, f"kept-{next(iter(storage)).lower()}", app=APP, suspend=True).apply()
     with pytest.raises(Failed) as failed:
         app.apply(storage={**app.spec["storage"], **storage})
     assert says in failed.value.words
 
 
-def test_scale_is_refused_what_a_spec_is(namespace: Namespace) -> None:
-    App(namespace, app=APP, suspend=True).apply()
+def test_scale_is_refused_what_a_spec_is(shared: Namespace) -> None:
+    App(shared, "scaled", app=APP, suspend=True).apply()
     with pytest.raises(Failed):
-        namespace.kubectl("scale", "wapp", "app", "--replicas=1001")
+        shared.kubectl("scale", "wapp", "scaled", "--replicas=1001")
 
 
-def test_what_is_left_out_has_defaults(namespace: Namespace) -> None:
-    manifest = App(namespace, app=APP).manifest()
+def test_what_is_left_out_has_defaults(shared: Namespace) -> None:
+    manifest = App(shared, "plain", app=APP).manifest()
     manifest["spec"] = {"app": APP, "suspend": True}
     apply(manifest)
-    spec = namespace.get("wapp", "app")["spec"]
+    spec = shared.get("wapp", "plain")["spec"]
     assert spec["replicas"] == 1
     assert spec["checkpoint"]["interval"] == "1s"
     assert spec["storage"] == {"size": "1Gi", "onDelete": "Retain"}
     assert spec["onError"] == "Stop"
 
 
-def test_explain_tells_what_a_field_means(namespace: Namespace) -> None:
+def test_explain_tells_what_a_field_means(shared: Namespace) -> None:
     for field in ("spec.app.configMap", "spec.storage.onDelete", "status.conditions"):
-        assert "DESCRIPTION" in namespace.kubectl("explain", f"wapp.{field}")
+        assert "DESCRIPTION" in shared.kubectl("explain", f"wapp.{field}")
