@@ -6,7 +6,7 @@ EXAMPLE := examples/word_count
 OUT := build/demo
 SEEDS ?= 1000
 
-.PHONY: setup demo test simulate lint protos crds bench bench-rescale clean
+.PHONY: setup demo test test-cluster simulate lint protos crds bench bench-rescale clean
 
 setup: .venv/ready
 
@@ -28,6 +28,11 @@ demo: setup
 ## All checks and tests.
 test: setup lint
 	$(BIN)/pytest
+
+## On a real Kubernetes: that of KUBECONFIG, else one that is started here (root, Linux); with
+## PYTEST='-k rescale' only some of it. tests/cluster/conftest.py says what it needs.
+test-cluster: setup
+	$(BIN)/pytest tests/cluster $(PYTEST)
 
 ## Seeds 0 to SEEDS - 1 of simulated clusters, on all cores: make simulate SEEDS=10000.
 simulate: setup

@@ -1,0 +1,78 @@
+"""The applications of the tests, in a namespace: with what they take in, and what comes out."""
+
+from typing import Any
+
+from k8s import PATIENCE, PROGRAMS, App, Collector, Json, Namespace, Program, until
+from windows import Found, exactly, read
+
+PORT = 7000
+
+
+class Sequences:
+    """The sequence window (programs/sequences_app.py) over TCP, or over a generator.
+
+    numbers: how many are generated, and how many a second; None for TCP.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        collector: Collector,
+        replicas: int = 1,
+        numbers: tuple[int, int] | None = None,
+        name: str = "app",
+        **spec: Any,
+    ) -> None:
+        self.namespace, self.collector, self.numbers = namespace, collector, numbers
+        self.load: Program | None = None
+        self.module = (PROGRAMS / "sequences_app.py").read_text()
+        self.write_module(self.module)
+        source = f"tcp:{PORT}" if numbers is None else f"numbers:{numbers[0]}:{numbers[1]}"
+        ports = [{"name": "numbers", "port": PORT}] if numbers is None else []
+        config_map = {"name": "sequences", "key": "sequences_app.py"}
+        self.app = App(
+            namespace,
+            name,
+            app={"configMap": config_map},
+            args=[source, collector.address],
+            replicas=replicas,
+            ports=ports,
+            **spec,
+        ).apply()
+
+    def write_module(self, text: str) -> None:
+        data = {"sequences_app.py": text}
+        meta = {"name": "sequences"}
+        self.namespace.apply(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
+        )
+
+    def begin(self, rate: int = 4000, connections: int = 8, reconnect: float = 3) -> None:
+        """Send numbers from now on."""
+        args = map(str, (self.app.name, PORT, "numbers", rate, connections, reconnect))
+        self.load = self.namespace.program("load", "load.py", *args)
+        self.until_more()
+
+    def until_more(self, lines: int = 1000, seconds: float = PATIENCE) -> None:
+        """Return when so much more has come out."""
+        wanted = self.collector.count() + lines
+        until(lambda: self.collector.count() >= wanted, "nothing comes out any more", seconds)
+
+    def end(self, *, twice: bool = False, lost: bool = False) -> tuple[Found, Json]:
+        """Send no more; all that was sent has come out. Returns that, and what the load says."""
+        if self.load:
+            self.load.execute("touch", "/tmp/enough")
+            said = self.load.result()
+        else:
+            assert self.numbers
+            said = {"sent": self.numbers[0], "broken": 0}
+            until(self._all, "not all has come out")
+        found = read(self.collector.settled(), twice=twice)
+        if not lost:
+            assert not said["broken"], f"connections broke: {said}"
+            exactly(found, said["sent"])
+        return found, said
+
+    def _all(self) -> bool:
+        assert self.numbers
+        return self.collector.count() >= self.numbers[0]

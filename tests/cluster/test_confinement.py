@@ -1,0 +1,75 @@
+"""Who may talk to workers, and what a worker may do in its pod."""
+
+import pytest
+from applications import Sequences
+from k8s import Collector, Failed, Namespace
+
+
+@pytest.fixture
+def running(namespace: Namespace, collector: Collector) -> Sequences:
+    made = Sequences(namespace, collector, 2, numbers=(40_000, 1_000))
+    made.app.until_ready()
+    return made
+
+
+_ASK = """
+import sys, grpc
+from wallaroo.v1 import control_pb2 as pb, control_pb2_grpc
+address, how = sys.argv[1:]
+channel = grpc.insecure_channel(address) if how == "plain" else grpc.secure_channel(
+    address, grpc.ssl_channel_credentials(open(how, "rb").read()),
+    options=[("grpc.ssl_target_name_override", "worker.wallaroo")])
+try:
+    control_pb2_grpc.ControlStub(channel).Status(pb.StatusRequest(), timeout=5)
+    print("answered")
+except grpc.RpcError as error:
+    print("refused", error.code().name)
+"""
+
+
+@pytest.mark.parametrize("port", [7710, 7711])
+def test_a_stranger_is_refused(running: Sequences, port: int) -> None:
+    """Ruling K8s 24: without a certificate of the application's nobody is answered."""
+    address = f"{running.app.pods()[0]['status']['podIP']}:{port}"
+    said = running.collector.execute("python", "-c", _ASK, address, "plain")
+    assert said.startswith("refused UNAVAILABLE"), said
+
+
+def test_who_knows_the_authority_alone_is_refused(running: Sequences) -> None:
+    secret = running.namespace.get("secret", "app-tls")
+    assert set(secret["data"]) == {"tls.crt", "tls.key", "ca.crt"}
+    address = f"{running.app.pods()[0]['status']['podIP']}:7710"
+    execute = running.collector.execute
+    execute("sh", "-c", f"echo {secret['data']['ca.crt']} | base64 -d >/tmp/ca.crt")
+    said = execute("python", "-c", _ASK, address, "/tmp/ca.crt")
+    assert said.startswith("refused UNAVAILABLE"), said
+
+
+def test_no_pod_has_the_key_of_the_authority(running: Sequences) -> None:
+    for pod in running.app.pods():
+        assert "app-ca" not in str(pod["spec"])
+
+
+def test_a_worker_can_write_nothing_but_its_volumes(running: Sequences) -> None:
+    """Ruling K8s 13; the namespace enforces restricted Pod Security, too."""
+
+    def execute(*command: str) -> str:
+        return running.namespace.kubectl("exec", "app-0", "--", *command)
+
+    assert execute("id", "-u").strip() == "65532"
+    for folder in ("/", "/opt/wallaroo", "/etc/wallaroo/module"):
+        with pytest.raises(Failed, match="Read-only file system"):
+            execute("touch", f"{folder}/something")
+    for folder in ("/tmp", "/home/wallaroo", "/var/lib/wallaroo"):
+        execute("touch", f"{folder}/something")
+    with pytest.raises(Failed):
+        execute("cat", "/var/run/secrets/kubernetes.io/serviceaccount/token")
+    assert "APP_PORT" not in execute("env")  # a Service named wallaroo would set WALLAROO_PORT
+
+
+def test_metrics_are_served(running: Sequences) -> None:
+    address = f"http://{running.app.pods()[1]['status']['podIP']}:7712/metrics"
+    fetch = f"import urllib.request as u; print(u.urlopen({address!r}).read().decode())"
+    said = running.collector.execute("python", "-c", fetch)
+    for name in ("wallaroo_events", "wallaroo_busy", "wallaroo_keys", "wallaroo_refused"):
+        assert f"\n{name}" in said, f"{name} is not among {said}"

@@ -1,0 +1,126 @@
+"""Pods that go, at any time: with a source that can be read again every event counts exactly once.
+
+What was sent to the collector since the last checkpoint is sent again, so outputs may come twice.
+"""
+
+import time
+
+import pytest
+from applications import Sequences
+from k8s import Collector, Failed, Namespace, until
+
+
+@pytest.fixture
+def running(namespace: Namespace, collector: Collector) -> Sequences:
+    """Three workers, and half a minute of numbers."""
+    made = Sequences(namespace, collector, 3, numbers=(60_000, 2_000))
+    made.app.until_ready()
+    made.until_more(4_000)
+    return made
+
+
+def _delete(made: Sequences, ordinal: int) -> None:
+    made.namespace.kubectl("delete", "pod", f"{made.app.name}-{ordinal}", "--wait=false")
+
+
+def _kill(made: Sequences, ordinal: int) -> None:
+    """As when the kernel does it: without a word."""
+    made.namespace.kubectl("exec", f"{made.app.name}-{ordinal}", "--", "touch", "/tmp/die")
+
+
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_a_pod_is_deleted(running: Sequences, ordinal: int) -> None:
+    before = running.app.uids()
+    _delete(running, ordinal)
+    until(lambda: before[ordinal] not in running.app.uids(), "the pod stays")
+    running.app.until_ready()
+    running.end(twice=True)
+
+
+@pytest.mark.parametrize("ordinal", [0, 2])
+def test_a_container_is_killed(running: Sequences, ordinal: int) -> None:
+    """It starts again in its pod, and goes on from the last checkpoint."""
+    _kill(running, ordinal)
+
+    def restarted() -> bool:
+        [status] = running.app.pods()[ordinal]["status"]["containerStatuses"]
+        return bool(status["restartCount"] and status["ready"])
+
+    until(restarted, "the container does not come back")
+    running.end(twice=True)
+
+
+def test_all_pods_are_deleted_at_once(running: Sequences) -> None:
+    before = set(running.app.uids())
+    running.namespace.kubectl(
+        "delete", "pods", "-l", "wallaroo.dev/application=app", "--wait=false"
+    )
+    until(lambda: not before & set(running.app.uids()), "pods stay")
+    running.app.until_ready()
+    running.end(twice=True)
+
+
+@pytest.mark.parametrize("after", [0.5, 2, 4, 6], ids=lambda each: f"after {each} s")
+@pytest.mark.parametrize("ordinal", [0, 1, 3])
+def test_a_pod_is_deleted_in_a_rescale(running: Sequences, ordinal: int, after: float) -> None:
+    """Worker 0, a donor, one that joins: the rescale is tried again, or was committed."""
+    running.app.scale(5)
+    time.sleep(after)
+    try:
+        _delete(running, ordinal)
+    except Failed:
+        assert ordinal == 3  # it was not there yet
+    running.app.until_members(5, 240)
+    running.app.scale(2)
+    time.sleep(after)
+    _delete(running, min(ordinal, 1))
+    running.app.until_members(2, 240)
+    running.end(twice=True)
+
+
+def test_an_eviction_takes_a_checkpoint_first(running: Sequences) -> None:
+    """As `kubectl drain` does it (ruling K8s 11): what was done before is not done again."""
+    before = running.app.uids()[1]
+    body = (
+        '{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "app-1", '
+        f'"namespace": "{running.namespace.name}"}}}}'
+    )
+    path = f"/api/v1/namespaces/{running.namespace.name}/pods/app-1/eviction"
+    running.namespace.kubectl("create", "--raw", path, "-f", "-", stdin=body)
+    until(lambda: before not in running.app.uids(), "the pod stays")
+    running.app.until_ready()
+    found, _ = running.end(twice=True)
+    # At 2,000 a second: without a checkpoint about a second's outputs would come again.
+    assert found.twice < 1000
+
+
+def test_no_second_member_is_evicted_before_the_first_is_back(running: Sequences) -> None:
+    """Ruling K8s 20."""
+    budget = running.namespace.get("pdb", "app")
+    assert budget["spec"]["minAvailable"] == 2
+    assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    until(lambda: running.namespace.get("pdb", "app")["status"]["disruptionsAllowed"] == 1, "none")
+    running.app.scale(2)
+    running.app.until_members(2)
+    until(lambda: running.namespace.get("pdb", "app")["spec"]["minAvailable"] == 1, "stays")
+    running.end()
+
+
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_state_that_is_lost_is_never_begun_anew_in_silence(
+    running: Sequences, ordinal: int
+) -> None:
+    """Rulings K8s 1 and 2: a person has to accept it."""
+    running.namespace.kubectl("delete", "pvc", f"state-app-{ordinal}", "--wait=false")
+    _delete(running, ordinal)
+    found = running.app.until_condition("Degraded", "True", "StateLost")
+    assert f"state-app-{ordinal}" in found["message"]
+    assert "accept-state-loss" in found["message"]
+    assert running.app.condition("Ready")["status"] == "False"
+    count = running.collector.count()
+    time.sleep(3)
+    assert running.collector.count() <= count + 4_000  # what was under way; then nothing
+    epoch = running.app.status().get("checkpoint", {}).get("epoch", 0)
+    note = f"wallaroo.dev/accept-state-loss={epoch}"
+    running.namespace.kubectl("annotate", "wapp", "app", note)
+    running.app.until_ready()
