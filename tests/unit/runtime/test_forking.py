@@ -66,8 +66,8 @@ def test_what_is_printed_and_raised_is_in_the_log(
 def test_a_worker_runs_where_it_should_under_a_name_of_its_own(
     start: Callable[[str], WorkerProcess], tmp_path: Path
 ) -> None:
-    code = "print(os.getcwd(), open('/proc/self/cmdline').read(), os.getpgid(0) == os.getpid(), os.getsid(0) != os.getpid())"
-    _ended(start(code))
+    ids = "os.getpgid(0) == os.getpid(), os.getsid(0) != os.getpid()"
+    _ended(start(f"print(os.getcwd(), open('/proc/self/cmdline').read(), {ids})"))
     where, *name, leads, shares = (tmp_path / "log").read_text().split()
     assert (where, name[0], leads, shares) == (str(tmp_path), "wallaroo", "True", "True")
 
