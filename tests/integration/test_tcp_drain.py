@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pods import Pods
 from processes import Run, frame, free_port, until
+
+from wallaroo.partitioning import Assignment
+from wallaroo.partitioning.rewrite import rewrite
 
 OPTIONS = ["--checkpoint-interval", "50ms", "--listen-everywhere", "--drain-grace", "200ms"]
 
@@ -126,6 +130,55 @@ def finish(run: Run) -> None:
 def attempt(run: Run) -> dict[str, Any]:
     """The rescale under way, or nothing."""
     return run.status().get("rescale") or {}
+
+
+IN_A_POD = APP.replace(
+    '"127.0.0.1", ports[int(worker)]',
+    '__import__("os").environ.get("POD_IP", "127.0.0.1"), ports[0]',
+)
+
+
+@pytest.fixture
+def pods(write_app: Callable[..., Path], ports: list[int], tmp_path: Path) -> Iterator[Pods]:
+    options = ["--checkpoint-interval", "50ms", "--drain-grace", "1s", "--drain-timeout", "2s"]
+    made = Pods(tmp_path, write_app(IN_A_POD), [str(ports[0])], options)
+    yield made
+    made.kill()
+
+
+def test_every_pod_listens_and_one_that_leaves_is_not_ready_before_it_stops_to(
+    pods: Pods, ports: list[int], tmp_path: Path
+) -> None:
+    """Ruling K8s 12."""
+    pods.begun(2)
+    until(lambda: pods.pods[0].ready and pods.pods[1].ready)
+    port = ports[0]
+    with (
+        socket.create_connection((pods.ip(0), port)) as other,
+        socket.create_connection((pods.ip(1), port)) as client,
+    ):
+        other.sendall(frame(b"a 0"))
+        client.sendall(frame(b"b 0") + frame(b"cut")[:6])
+        until(lambda: len(lines(tmp_path)) == 2)
+        until(lambda: "wallaroo_connections 1.0" in pods.pods[1].get("/metrics")[1])
+        before = pods.status()
+        old = Assignment.first(2)
+        with pods.client() as asked:
+            asked.rescale(before["version"], rewrite(old, [0]))
+        until(lambda: not pods.pods[1].ready)
+        with socket.create_connection((pods.ip(1), port)) as late:
+            late.sendall(frame(b"c 0"))
+        assert client.recv(1) == b"", "it is told to go"
+        found = pods.until(lambda found: found["members"] == [0], "it does not leave")
+        record = found["rescales"][-1]
+        assert (record["outcome"], record["lost"]) == ("committed", 6)
+        assert pods.pods[0].ready
+        for worker, metric in ((0, "rescale"), (1, "connection")):
+            line = f"wallaroo_{metric}_lost_bytes_total 6.0"
+            until(lambda: line in pods.pods[worker].get("/metrics")[1])  # noqa: B023
+        with pytest.raises(ConnectionError):
+            socket.create_connection((pods.ip(1), port))
+    until(lambda: sorted(lines(tmp_path)) == ["a 0 1", "b 0 1", "c 0 1"])
 
 
 def test_clients_that_connect_again_lose_nothing(

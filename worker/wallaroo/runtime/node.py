@@ -300,8 +300,13 @@ class Node:
 
     @property
     def serves(self) -> bool:
-        """Whether it is a member, as far as it knows, and is not to leave."""
-        return self._serves and not (self._attempt and self._attempt.leaves)
+        """Whether it is a member, as far as it knows, and clients may come to it.
+
+        They may to one that is to leave, until it lets go of them: nothing may come of that.
+        """
+        attempt = self._attempt
+        leaves = attempt is not None and attempt.leaves and bool(attempt.switch)
+        return self._serves and not leaves and not self.member.draining
 
     @property
     def processing(self) -> bool:
