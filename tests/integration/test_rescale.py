@@ -459,7 +459,7 @@ def test_scale_is_told_that_another_number_was_asked_for(
     """Ruling 25. What has not come to its switch is called off, with what it had started."""
     fault = {"point": "before it is enlisted", "worker": 2, "nth": 1, "signal": "SIGSTOP"}
     monkeypatch.setenv("FAULTS", json.dumps([{**fault, "marker": str(tmp_path / "fault")}]))
-    run = start(app, "endless:5000", out, workers=2, options=[*FAST, "--heartbeat-timeout", "5s"])
+    run = start(app, "endless:5000", out, workers=2, options=[*FAST, "--heartbeat-timeout", "30s"])
     run.until_committed(1)
     command = [WALLAROO, "scale", "3", "--dir", str(run.dir)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 
 import pytest
-from tests.unit.operator import world as world_of
-from tests.unit.operator.world import KEY, NAME, FakeApi, FakeLinks, World, conditions
+from tests.unit.operator import kube_world as world_of
+from tests.unit.operator.kube_world import KEY, NAME, FakeApi, FakeLinks, World, conditions
 
 from wallaroo_operator import names
 from wallaroo_operator.act import DecideAgain
