@@ -214,7 +214,7 @@ def test_a_second_signal_ends_at_once(
     run = start(write_app(text), workers=2)
     pids = run.pids()
     run.process.send_signal(signal.SIGTERM)
-    until(lambda: run.status().get("phase") == "stopping")
+    until(lambda: run.status().get("stop_requested"))
     run.process.send_signal(signal.SIGTERM)
     assert run.wait() == 130
     assert "Killed: the next run goes on from the last checkpoint." in run.err

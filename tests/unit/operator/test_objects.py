@@ -1,6 +1,6 @@
 """What the objects of an application look like; the golden files say it in full.
 
-`WALLAROO_GOLDEN=1 pytest tests/unit/operator/test_manifests.py` writes them anew. A change of one
+`WALLAROO_GOLDEN=1 pytest tests/unit/operator/test_objects.py` writes them anew. A change of one
 is a change of every application that exists: see ruling K8s 23.
 """
 
