@@ -44,7 +44,7 @@ def application_setup(args):
 def test_a_tcp_sink_misses_nothing_though_workers_are_killed(
     peer: Peer, write_app: Callable[..., Path], start: Callable[..., Run], tmp_path: Path
 ) -> None:
-    count = 40_000
+    count = 100_000
     (tmp_path / "lines").write_text("".join(f"{number}\n" for number in range(count)))
     run = start(write_app(OUT), tmp_path / "lines", peer.port, workers=2, options=FAST)
     for victim in (1, 0):
