@@ -148,8 +148,7 @@ def told_by(coordinator: Coordinator) -> Json:
         found["assignment"] = assignment_status(coordinator.assignment)
     if coordinator.rescale:
         found["rescale"] = rescale_status(coordinator.rescale)
-    if coordinator.history:
-        found["history"] = [rescale_status(each) for each in coordinator.history]
+    found["history"] = [rescale_status(each) for each in coordinator.history]
     if coordinator.committed_at:
         found["checkpoint"] = {
             "epoch": coordinator.epoch,

@@ -691,6 +691,9 @@ class _Case:
             return
         assert c.assignment is not None
         if c.phase in {"ended", "failed"}:
+            reason = "Failed" if c.phase == "failed" else "Complete"
+            why = f"{target} workers are asked for, but nothing is processed: nothing moves"
+            self._progress(reason, why, status="False")
             return
         if c.rescale and c.rescale["to"] == target:
             self._follow(c)
@@ -720,7 +723,7 @@ class _Case:
             self._look_again(SOON)  # its pod is being replaced
             return
         self._actions.append(Rescale(c.assignment.version, rewrite(c.assignment, sorted(wanted))))
-        self._rescaling = Condition("Rescaling", "True", "Asked", message)
+        self._rescaling = Condition("Rescaling", "True", "Prepare", message)
         self._look_again(SOON)
 
     def _wait_for_pods(self, c: Coordinator, workers: Workers, missing: frozenset[int]) -> None:
@@ -809,7 +812,7 @@ class _Case:
         if c and c.phase == "running" and c.members and not self._ready:
             idle = [each for each in sorted(c.members) if not c.processing(each)]
             if not idle:
-                running = f"{diagnosis.workers(len(c.members))} process"
+                running = f"all members process: {len(c.members)}"
                 return Condition("Ready", "True", "Running", running)
             self._ready = self._trouble(c) or Problem(
                 "Recovering", f"worker {diagnosis.numbers(idle)} does not process yet"

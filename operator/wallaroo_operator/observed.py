@@ -72,6 +72,8 @@ class Pod:
         waiting = state.get("waiting", {})
         ended = state.get("terminated") or last.get("terminated") or {}
         scheduled = conditions.get("PodScheduled", {})
+        # Beside this reason there are failures of the scheduler's own, which it tries again.
+        unschedulable = scheduled.get("reason") == "Unschedulable"
         labels = meta.get("labels") or {}
         worker = names.APPLICATION in labels
         return cls(
@@ -87,7 +89,7 @@ class Pod:
             moment(meta.get("deletionTimestamp")),
             found.get("spec", {}).get("nodeName", ""),
             status.get("podIP", ""),
-            scheduled.get("message", "") if scheduled.get("status") == "False" else "",
+            scheduled.get("message", "") if unschedulable else "",
             waiting.get("reason", ""),
             waiting.get("message", "") or status.get("message", ""),
             ended.get("exitCode", -1),
@@ -176,7 +178,6 @@ class Worker:
     number: int
     pod_uid: str = ""
     present: bool = False
-    processing: bool = False
     ca: str = ""
     keys: int = 0
     read: int = 0
@@ -217,7 +218,6 @@ class Coordinator:
                 each["worker"],
                 each["pod_uid"],
                 each["present"],
-                each["processing"],
                 each["ca"],
                 each["keys"],
                 each["read"],
@@ -258,9 +258,14 @@ class Coordinator:
         return self.members | self.leaving | frozenset(range(many))
 
     def processing(self, ordinal: int) -> bool:
-        """Whether a worker is a member that processes."""
+        """Whether a worker is a member that processes.
+
+        All that are there do while the application runs; what they report of it themselves comes
+        later, and would have them pause after each rescale.
+        """
         worker = self.workers.get(ordinal)
-        return bool(ordinal in self.members and worker and worker.processing)
+        there = ordinal in self.members and worker is not None and worker.present
+        return there and self.phase == "running"
 
 
 @dataclass(frozen=True)

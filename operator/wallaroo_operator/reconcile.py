@@ -34,7 +34,6 @@ class _Memory:
     seen: Seen
     looked: float
     written: float = 0.0
-    read: float = 0.0
 
 
 class Reconciler:
@@ -75,7 +74,7 @@ class Reconciler:
                 self._links.forget(gone.seen.observed.app.uid)
             return None
         written = memory.written if memory else 0.0
-        self._memory[key] = memory = _Memory(seen, self._clock(), written, self._clock())
+        self._memory[key] = memory = _Memory(seen, self._clock(), written)
         if not seen.observed.conflicts and not seen.observed.departing:
             await self._certify(seen)
         decision = decide(seen.observed)
@@ -97,10 +96,8 @@ class Reconciler:
             if coordinator is None:
                 return None
             observed = replace(observed, coordinator=coordinator, now=now)
-            if now > memory.read + COUNTERS:
-                memory.read = now
-                module = await module_of(self._api, observed.app)
-                observed = replace(observed, module=module)
+            module = await module_of(self._api, observed.app)
+            observed = replace(observed, module=module)
             decision = decide(observed)
             if decision.actions or decision.again < IDLE or self._certificates(seen, now):
                 return None

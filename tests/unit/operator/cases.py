@@ -78,8 +78,7 @@ def coordinator(members: int, **more: Any) -> Coordinator:
         assignment=Assignment.first(members) if members else None,
         members=frozenset(range(members)),
         workers={
-            each: Worker(each, f"pod-uid-{each}", present=True, processing=True, keys=10)
-            for each in range(members)
+            each: Worker(each, f"pod-uid-{each}", present=True, keys=10) for each in range(members)
         },
     )
     return replace(found, **more)

@@ -255,7 +255,12 @@ class World:
         scheduled = sum("podIP" in each["status"] for each in self.of("Pod"))
         if "podIP" not in status and scheduled >= self.room and ordinal is not None:
             status["conditions"] = [
-                {"type": "PodScheduled", "status": "False", "message": "no node has room"}
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "no node has room",
+                }
             ]
         elif image == "unpullable":
             self._waits(pod, "ImagePullBackOff", "no such image")

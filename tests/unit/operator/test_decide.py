@@ -33,7 +33,7 @@ from wallaroo_operator import manifests, names
 from wallaroo_operator.actions import Begin, Delete, Rescale, Stop
 from wallaroo_operator.app import Module
 from wallaroo_operator.decide import IDLE, decide
-from wallaroo_operator.observed import Observed, Pod, moment, timestamp
+from wallaroo_operator.observed import Coordinator, Observed, Pod, moment, timestamp
 
 THREE, FOUR = Assignment.first(3), Assignment.first(4)
 
@@ -541,7 +541,7 @@ def test_a_pod_of_another_revision_that_does_not_process_goes_at_once() -> None:
     assert deleted(decide(o)) == ["count-0", "count-1", "count-2"]
     one = at_rest(3, pods=(pod(0), pod(1), pod(2, revision="bad")))
     c = coordinator(3, phase="recovering")
-    c = replace(c, workers={**c.workers, 2: replace(c.workers[2], processing=False)})
+    c = replace(c, workers={**c.workers, 2: replace(c.workers[2], present=False)})
     assert deleted(decide(replace(one, coordinator=c))) == ["count-2"]
 
 
@@ -636,7 +636,7 @@ def test_a_pod_that_can_not_be_scheduled_is_for_an_autoscaler() -> None:
 def test_a_pod_on_a_node_that_is_gone_is_never_forced() -> None:
     """Ruling K8s 7."""
     c = coordinator(3, phase="recovering")
-    c = replace(c, workers={**c.workers, 2: replace(c.workers[2], processing=False)})
+    c = replace(c, workers={**c.workers, 2: replace(c.workers[2], present=False)})
     stuck = pod(2, gone_by=NOW - 31, node="node-7")
     decision = decide(replace(at_rest(3, coordinator=c), pods=(pod(0), pod(1), stuck)))
     assert decision.actions == ()
@@ -720,3 +720,55 @@ def test_above_500_pieces_the_status_holds_shares() -> None:
     assert status is not None
     assert "pieces" not in status["assignment"]
     assert [each["pieces"] for each in status["assignment"]["shares"]] == [200, 200, 200]
+
+
+def test_a_member_that_just_joined_does_not_make_the_application_unready() -> None:
+    """Ruling K8s 22: ready also during a rescale; what workers report comes a moment later."""
+    found = {
+        "worker": 0,
+        "pod_uid": "pod-uid-0",
+        "present": True,
+        "processing": False,
+        "ca": "",
+        "keys": 0,
+        "read": 0,
+        "dead_letters": 0,
+    }
+    assignment = [{"start": 0, "end": 1 << 64, "worker": 0}]
+    answer: dict[str, Any] = {
+        "phase": "running",
+        "application_id": "uid-of-the-app",
+        "vacant": False,
+        "lost": [],
+        "stop_requested": False,
+        "epoch": 1,
+        "committed_at": NOW,
+        "version": 1,
+        "assignment": assignment,
+        "members": [0],
+        "joiners": [],
+        "leaving": [],
+        "workers": [found],
+        "rescale": None,
+        "rescales": [],
+        "error": None,
+        "places": [],
+        "recoveries": 0,
+    }
+    c = Coordinator.read(answer)
+    assert condition(decide(at_rest(1, coordinator=c)), "Ready").status == "True"
+
+
+def test_a_complete_application_is_not_rescaled_and_says_so() -> None:
+    decision = decide(asked(at_rest(3, coordinator=coordinator(3, phase="ended")), replicas=5))
+    assert decision.actions == ()
+    assert condition(decision, "Progressing").reason == "Complete"
+
+
+def test_a_failure_of_the_scheduler_is_no_lack_of_room() -> None:
+    conditions = [
+        {"type": "PodScheduled", "status": "False", "reason": "SchedulerError", "message": "oops"}
+    ]
+    meta = {"name": "count-0", "uid": "u", "labels": {names.APPLICATION: "count"}}
+    found = Pod.read({"metadata": meta, "status": {"conditions": conditions}}, "count")
+    assert found.unschedulable == ""

@@ -19,7 +19,7 @@ from wallaroo_operator.act import DecideAgain
 from wallaroo_operator.observe import Settings
 from wallaroo_operator.reconcile import Reconciler
 
-SEEDS = range(60)
+SEEDS = range(30)
 STEPS = 1500
 
 
