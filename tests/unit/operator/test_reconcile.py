@@ -1,0 +1,121 @@
+"""What an application at rest costs: glances, and counters now and then."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from tests.unit.operator.kube_world import KEY, FakeApi, FakeLinks, World
+
+from wallaroo_operator.act import DecideAgain
+from wallaroo_operator.observe import Settings
+from wallaroo_operator.reconcile import COUNTERS, GLANCE, Reconciler
+
+
+class Counting(FakeApi):
+    """Answers at once, and counts what it is asked."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.requests = 0
+
+    async def _turn(self) -> None:
+        self.requests += 1
+
+
+@pytest.fixture(autouse=True)
+def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def inline(function: Callable[..., object], *args: object) -> object:
+        return function(*args)
+
+    monkeypatch.setattr(asyncio, "to_thread", inline)
+
+
+async def settled(world: World, api: FakeApi) -> Reconciler:
+    """An operator whose application has come to rest."""
+    reconciler = Reconciler(
+        api, FakeLinks(world), Settings("stock:1", tls=False), lambda: world.now
+    )
+    quiet = 0
+    while quiet < 5:
+        for each in world.controllers():
+            each()
+        world.now += 1
+        try:
+            again = await reconciler.reconcile(KEY)
+        except DecideAgain:
+            again = 0.1
+        quiet = quiet + 1 if again is not None and again >= GLANCE else 0
+    return reconciler
+
+
+def run(then: Callable[[World, Counting, Reconciler], Awaitable[None]], **spec: Any) -> None:
+    async def main() -> None:
+        world = World(0)
+        if spec:
+            world.edit(**spec)
+        api = Counting(world)
+        await then(world, api, await settled(world, api))
+
+    asyncio.run(main())
+
+
+def test_an_application_at_rest_is_only_glanced_at() -> None:
+    async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
+        await reconciler.reconcile(KEY, woken=False)
+        before = api.requests
+        assert await reconciler.reconcile(KEY, woken=False) == GLANCE
+        assert api.requests - before <= 2  # its module, and perhaps counters
+
+    run(then)
+
+
+def test_counters_are_written_every_half_a_minute_at_most() -> None:
+    """Ruling K8s 21."""
+
+    async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
+        before, began = world.writes, world.now
+        while world.now < began + 200:
+            world.now += 5
+            for each in world.controllers():
+                each()
+            await reconciler.reconcile(KEY, woken=False)
+        assert 5 <= world.writes - before <= 200 / COUNTERS + 1
+
+    run(then)
+
+
+def test_a_suspended_application_costs_no_request_between_full_looks() -> None:
+    async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
+        await reconciler.reconcile(KEY, woken=False)
+        before = api.requests
+        for _ in range(10):
+            world.now += GLANCE
+            await reconciler.reconcile(KEY, woken=False)
+        assert api.requests == before
+
+    run(then, suspend=True)
+
+
+def test_a_glance_that_finds_something_looks_at_everything() -> None:
+    async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
+        await reconciler.reconcile(KEY, woken=False)
+        world.set_module("another")
+        await reconciler.reconcile(KEY, woken=False)
+        assert "Pod" in {each["kind"] for each in world.objects.values()}
+        assert any("check" in name for _, name in world.objects)
+
+    run(then)
+
+
+def test_nothing_is_written_to_an_application_that_is_being_deleted() -> None:
+    """Ruling K8s 21."""
+
+    async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
+        world.app["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        world.edit(replicas=5)
+        before = world.writes
+        assert await reconciler.reconcile(KEY) is None
+        assert world.writes == before
+
+    run(then)
