@@ -15,7 +15,7 @@ import kopf
 
 from wallaroo_operator import names
 from wallaroo_operator.act import DecideAgain
-from wallaroo_operator.api import Api
+from wallaroo_operator.api import Api, log_in
 from wallaroo_operator.coordinators import Coordinators
 from wallaroo_operator.metrics import RECONCILES, SECONDS, Site
 from wallaroo_operator.observe import Settings
@@ -24,11 +24,6 @@ from wallaroo_operator.wakes import Wakes
 
 _log = logging.getLogger("wallaroo_operator")
 _OURS = {names.MANAGED_BY: names.MANAGER}
-
-
-def _log_in(**about: Any) -> kopf.ConnectionInfo | None:
-    """As a pod, or with a kubeconfig where it runs on somebody's desk."""
-    return kopf.login_with_service_account(**about) or kopf.login_with_kubeconfig(**about)
 
 
 @dataclass
@@ -55,7 +50,7 @@ class Operator:
     def registry(self) -> kopf.OperatorRegistry:
         """What kopf is to call."""
         registry = kopf.OperatorRegistry()
-        kopf.on.login(registry=registry)(_log_in)
+        kopf.on.login(registry=registry)(log_in)
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._stop)
         kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)(self._asked)
