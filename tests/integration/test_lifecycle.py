@@ -1,6 +1,7 @@
 """Starts and ends, in the company of user code that does what it likes."""
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable
@@ -110,7 +111,8 @@ def test_a_failure_is_told_though_the_directory_is_gone(
     (tmp_path / "boom").touch()
     assert run.wait() == 1
     assert "worker 0" in run.err
-    assert "raised AssertionError" in run.err or "can't write" in run.err
+    # Whichever comes first, the function or something that writes to the folder.
+    assert re.search("raised AssertionError|can't (write|keep output)", run.err)
     assert "worker/wallaroo" not in run.err, "no traceback of ours"
 
 
