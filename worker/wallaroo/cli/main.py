@@ -3,7 +3,6 @@
 Options before APP are Wallaroo's, everything after it is the application's.
 """
 
-import gc
 import io
 import json
 import logging
@@ -32,6 +31,7 @@ from wallaroo.runtime.local import run_worker
 from wallaroo.runtime.options import Options
 from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
 from wallaroo.runtime.worker import FAILED as WORKER_FAILED
+from wallaroo.runtime.worker import tune_interpreter
 
 #: What can't start exits with 2, what stops by a failure with 1, what is killed with 130.
 _CANNOT_START, _FAILED, _KILLED = 2, 1, 130
@@ -145,10 +145,7 @@ def worker(
 ) -> None:
     """Run one worker process; `wallaroo run` starts as many as it needs."""
     logs.configure(worker=worker)
-    # Most objects here are state that lives long; to look for cycles among young ones as often as
-    # by default costs a twentieth. The application's own setting, if any, comes later and wins.
-    gc.set_threshold(10_000, 10, 10)
-    sys.setswitchinterval(0.0005)
+    tune_interpreter()
     at = Directory(directory)
     try:
         program = load(app, arguments)

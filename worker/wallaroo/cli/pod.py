@@ -1,6 +1,5 @@
 """`wallaroo pod`: a worker as a pod of Kubernetes."""
 
-import gc
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from wallaroo.runtime.directory import Directory
 from wallaroo.runtime.health import Health
 from wallaroo.runtime.options import Options
 from wallaroo.runtime.pod import HEALTH_PORT, Pod, PodWorker, leave_word, run_pod
+from wallaroo.runtime.worker import tune_interpreter
 
 #: What can't start exits with this.
 _CANNOT_START = 2
@@ -97,8 +97,7 @@ def pod(
     if not pod_ip or not coordinator:
         _refuse("a pod needs POD_NAME, POD_IP and --coordinator: it is started by the operator")
     logs.configure(application=name, worker=worker)
-    gc.set_threshold(10_000, 10, 10)  # as in `wallaroo worker`
-    sys.setswitchinterval(0.0005)
+    tune_interpreter()
     this = Pod(pod_name, pod_uid, pod_ip, worker, application, coordinator, tls)
     options = Options(None, interval, cache, dead_letters, patience, True, grace, drain_time)
     try:

@@ -377,7 +377,6 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         self.handle(protocol.Persisted(manifest.generation, manifest.epoch))
         if commits:
             self._epoch_took = took
-            self._committed_at = time.time()
             if self._coordination:
                 self._coordination.committed(took)
 

@@ -72,6 +72,14 @@ _TURNS = 4
 _log = structlog.get_logger("wallaroo.worker")
 
 
+def tune_interpreter() -> None:
+    """Set this process up for a worker, before the application is loaded."""
+    # Most objects here are state that lives long; to look for cycles among young ones as often as
+    # by default costs a twentieth. The application's own setting, if any, comes later and wins.
+    gc.set_threshold(10_000, 10, 10)
+    sys.setswitchinterval(0.0005)
+
+
 class Worker(ABC):
     """Worker `worker`, with its state in `folder`."""
 
