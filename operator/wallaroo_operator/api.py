@@ -4,7 +4,6 @@ How to log in is what kopf finds; the token of a service account is read again n
 is exchanged every hour.
 """
 
-import asyncio
 import json
 import ssl
 import time
@@ -199,7 +198,3 @@ def _message(text: str) -> str:
         return str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
         return text[:200]
-
-
-#: What may happen to a request beside a refusal.
-UNANSWERED = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
