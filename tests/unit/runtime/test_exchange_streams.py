@@ -17,10 +17,10 @@ import pytest
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.exchange import Inbox, Outbox
 from wallaroo.dataflow.graph import Edge
-from wallaroo.runtime.exchange import OPTIONS, Lost, Receiver, Sender
+from wallaroo.runtime.exchange import OPTIONS, Lost, Pace, Receiver, Sender
 from wallaroo.runtime.network import Network
 from wallaroo.state.allowlist import AllowList
-from wallaroo.state.codec import Codec
+from wallaroo.state.codec import BLOCK, Codec
 from wallaroo.v1 import exchange_pb2 as pb
 from wallaroo.v1 import exchange_pb2_grpc
 
@@ -409,10 +409,12 @@ class TestAnAttemptToRescale:
 
 class TestASender:
     @staticmethod
-    def of(streams: Streams, generation: int = GENERATION) -> tuple[Sender, Outbox]:
+    def of(
+        streams: Streams, generation: int = GENERATION, pace: Pace | None = None
+    ) -> tuple[Sender, Outbox]:
         outbox = Outbox(EDGE, WORKER, Codec(AllowList([])), lambda: sender.wake())  # noqa: PLW0108
         channel = Network("", "").to_worker(streams.address, OPTIONS)
-        sender = Sender(outbox, SENDER, generation, 0, channel, lambda: None)
+        sender = Sender(outbox, SENDER, generation, 0, channel, pace or Pace(), lambda: None)
         return sender, outbox
 
     def test_is_connected_once_the_receiver_has_accepted_it(self, streams: Streams) -> None:
@@ -452,6 +454,63 @@ class TestASender:
             decode = Codec(AllowList([])).decode_block
             assert [value for block in blocks for value in decode(block)] == [0, 1, 2]
             assert (first, last) == (Barrier(1), Barrier(2, final=True))
+            await sender.close()
+
+        streams.run(test)
+
+    @pytest.mark.parametrize("then", ["a block", "a barrier"])
+    def test_waits_with_little_until_it_is_time_or_it_is_much(
+        self, then: str, streams: Streams
+    ) -> None:
+        async def test() -> None:
+            pace = Pace()
+            sender, outbox = self.of(streams, pace=pace)
+            await sender.connect()
+            running = asyncio.ensure_future(sender.run())
+            await asyncio.sleep(0)
+            assert pace.streams == 1
+            pace.streams = 1_000_000
+
+            def give(*numbers: int) -> None:
+                outbox.values.extend(numbers)
+                outbox.settle()
+
+            give(0)
+            await until(lambda: len(streams.taken()) == 1)  # what is alone goes at once
+            for number in range(1, 4):
+                give(number)
+                await asyncio.sleep(MOMENT / 10)
+            await asyncio.sleep(MOMENT)
+            assert len(streams.taken()) == 1
+            if then == "a block":
+                give(*range(4, BLOCK + 1))
+                await until(lambda: len(streams.taken()) == 2)
+                await asyncio.sleep(0)
+            outbox.add_barrier(Barrier(1, final=True))
+            await running
+            _, rest, _ = streams.taken()
+            decode = Codec(AllowList([])).decode_block
+            assert decode(rest) == list(range(1, BLOCK + 1 if then == "a block" else 4))
+            assert pace.streams == 999_999, "it counts no more"
+            await sender.close()
+
+        streams.run(test)
+
+    def test_goes_on_when_it_is_time(self, streams: Streams) -> None:
+        async def test() -> None:
+            pace = Pace()
+            sender, outbox = self.of(streams, pace=pace)
+            await sender.connect()
+            running = asyncio.ensure_future(sender.run())
+            pace.streams = 20
+            for number in range(4):
+                outbox.values.append(number)
+                outbox.settle()
+                await asyncio.sleep(0.001)
+            await until(lambda: len(streams.taken()) == 2)
+            decode = Codec(AllowList([])).decode_block
+            assert [decode(block) for block in streams.taken()] == [[0], [1, 2, 3]]
+            running.cancel()
             await sender.close()
 
         streams.run(test)

@@ -27,6 +27,9 @@ class Consignment:
         self._ended = False
         self._wake = wake
 
+    #: What is here is sent without waiting for more.
+    little = False
+
     @property
     def has_room(self) -> bool:
         return self._bytes < ROOM

@@ -54,6 +54,11 @@ class Outbox:
         """Nothing waits to be sent."""
         return not self._items and not self.values
 
+    @property
+    def little(self) -> bool:
+        """What waits to be sent is less than a block, and no barrier is behind it."""
+        return not self._items and bool(self.values)
+
     def settle(self) -> None:
         """After a batch: make full blocks of what it left, and tell the stream."""
         values = self.values

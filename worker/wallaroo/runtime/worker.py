@@ -40,7 +40,7 @@ from wallaroo.runtime.application import Program
 from wallaroo.runtime.attempt import Incoming, Outgoing
 from wallaroo.runtime.coordinator import CONTROL_OPTIONS, HEARTBEAT, CoordinatorService
 from wallaroo.runtime.directory import keep_from_children, lock_folder
-from wallaroo.runtime.exchange import OPTIONS, Lost, Receiver, Sender
+from wallaroo.runtime.exchange import OPTIONS, Lost, Pace, Receiver, Sender
 from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.messages import from_worker_message, to_worker
 from wallaroo.runtime.metrics import Metrics, Sample, serve
@@ -100,6 +100,7 @@ class Worker(ABC):
         self._service: CoordinatorService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: list[_Streams] = []
+        self.pace = Pace()
         #: It will be woken in a while.
         self._alarm = False
         self._waiting: dict[str, str] = {}
@@ -541,6 +542,7 @@ class _Streams:
                 generation,
                 attempt,
                 worker.to_worker(addresses[outbox.receiver]),
+                worker.pace,
                 worker.wake,
             )
             for outbox in outgoing
