@@ -62,7 +62,8 @@ async def _tick(reader: "_Reader", services: Services) -> None:
     while True:
         reader.look()
         services.wake()
-        await asyncio.sleep(_TICK)
+        # All readers of a process at the same time.
+        await asyncio.sleep(_TICK - time.monotonic() % _TICK)
 
 
 class _Reader(SourceReader):

@@ -113,7 +113,7 @@ class _Watch:
 
 def _live(how: str, keys: int, rate: int, plot: list[Any]) -> list[Rescale]:
     """Rescale a live run from 3 to 4 workers, and back."""
-    seconds = _BEFORE + 2 * _BETWEEN + _END + 30
+    seconds = _BEFORE + 2 * _BETWEEN + _END + 90
     with children.folder() as into:
         arguments = (keys, rate, seconds, _PARTITIONS, into, how)
         with children.started(3, "rescale_app.py", *arguments) as running:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.simulation.sim_disk import Crash, ProcessDisk
 
 from wallaroo.state.base import Stamp
+from wallaroo.state.throttle import Worked, at_once
 
 Changes = list[tuple[bytes, bytes | None, bytes]]
 
@@ -84,7 +85,7 @@ class SimBase:
     def batch(self) -> SimBatch:
         return SimBatch()
 
-    def write(self, batch: SimBatch, stamp: Stamp) -> None:
+    def write(self, batch: SimBatch, stamp: Stamp, worked: Worked = at_once) -> None:
         if not self._disk.user.operate(f"write {self._path.name} {stamp.epoch}"):
             raise Crash
         self._content.unsynced = list(batch.changes), stamp

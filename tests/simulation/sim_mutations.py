@@ -359,7 +359,7 @@ MISTAKES: dict[str, list[Mistake]] = {
         ),
     ],
     "what was given is not taken into the base": [
-        text(settlement.Settlement, "_all_steps", ("self._batch.put(key, value)", "pass"))
+        text(settlement.Settlement, "_all_steps", ("put(key, value)", "pass"))
     ],
     "what the base lacks is not copied": [
         text(

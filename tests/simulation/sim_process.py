@@ -259,6 +259,9 @@ class Process:
         for streams in self.streams:
             streams.drop(workers)
 
+    def rest(self, seconds: float) -> None:
+        pass
+
     def wake_sender(self, outbox: Outgoing) -> None:
         """An outbox has something to send."""
         for streams in self.streams:

@@ -19,6 +19,7 @@ from wallaroo.state.memory import MemoryBase, memory_store
 from wallaroo.state.parcels import Entries, Last, Parcel, UpTo, encode_parcel
 from wallaroo.state.staging import Staging
 from wallaroo.state.store import Store
+from wallaroo.state.throttle import at_once
 
 GRAPH = build_graph(p.application(p.source().key_by(p.by_rest).to(p.tally)))
 PLACES = numbers(GRAPH)
@@ -63,6 +64,7 @@ class Host:
             lambda: 0.0,
             self.woken.append,
             lambda donor, data: self.came.append((donor, data)),
+            at_once,
         )
 
     def take(self, donor: int, parcel: Parcel) -> HasStaged | None:

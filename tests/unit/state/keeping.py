@@ -12,6 +12,7 @@ from wallaroo.state.allowlist import AllowList
 from wallaroo.state.base import Stamp
 from wallaroo.state.codec import Codec
 from wallaroo.state.store import Store
+from wallaroo.state.throttle import Throttle, Worked, at_once
 
 CODEC = Codec(AllowList([Path(__file__).parent]))
 FOLDER = Path("/state/deltas")
@@ -67,7 +68,7 @@ class DictBase:
     def batch(self) -> DictBatch:
         return DictBatch()
 
-    def write(self, batch: Any, stamp: Stamp) -> None:
+    def write(self, batch: Any, stamp: Stamp, worked: Worked = at_once) -> None:
         self._disk._operate()
         entries = dict(self.entries)
         for key, value, clear in batch.changes:
@@ -100,12 +101,23 @@ class Keeper:
         self.base = DictBase(self.disk)
         self.cache = cache
         self.clock = ticking()
+        #: Pauses of what is done in the background.
+        self.pauses: list[float] = []
         self.epoch = 0
         self.marks: tuple[DeltaMark, ...] = ()
         self.store = self.open()
 
     def open(self) -> Store:
-        return Store(self.disk, FOLDER, CODEC, self.base, self.clock, self.cache, native=NATIVE)
+        return Store(
+            self.disk,
+            FOLDER,
+            CODEC,
+            self.base,
+            self.clock,
+            self.cache,
+            throttle=Throttle(self.pauses.append),
+            native=NATIVE,
+        )
 
     def work(self) -> None:
         while self.store.work(0):

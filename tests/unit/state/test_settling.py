@@ -5,6 +5,7 @@ Rulings are those of docs/protocol.md.
 
 import pytest
 from tests.unit.connectors.forgetful import Crashed
+from tests.unit.state import keeping
 from tests.unit.state.moving import PLACES, Counter, Movers, Owner, owned
 
 import wallaroo.state.settlement as settlement_module
@@ -14,6 +15,7 @@ from wallaroo.partitioning.rewrite import rewrite
 from wallaroo.protocol import manifest
 from wallaroo.state.entries import StateDamaged, base_key
 from wallaroo.state.live import NotMyKey
+from wallaroo.state.native import AVAILABLE
 from wallaroo.state.parcels import Entries, Last, encode_parcel
 from wallaroo.state.settlement import Tenure
 from wallaroo.state.staging import Staging
@@ -129,6 +131,31 @@ class TestAReceiver:
         assert lower.store.staging is None
         assert lower.entries()[1] == {hash_key(key) for key in KEYS}
         lower.restart()
+        assert counts(lower, HIGH) == {7}
+
+    @pytest.mark.skipif(not AVAILABLE, reason="only tables written in C can take them so")
+    def test_has_it_in_memory_too_as_far_as_that_is_not_bounded(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(keeping, "NATIVE", True)
+        lower = Owner(0)
+        lower.tenure = Tenure(1, ((0, HALF),))
+        lower.commit()
+        switch(lower, Tenure(2, ((0, INTERVAL),), 2), give(lower, HIGH, 7, [(HALF, INTERVAL)]))
+        touch(lower, HIGH[:2])  # before
+        lower.settle()
+        gets = lower.base.gets
+        assert counts(lower, HIGH[:2]) == {8}
+        assert counts(lower, HIGH[2:]) == {7}
+        assert lower.base.gets == gets
+
+    def test_does_not_fill_a_bounded_memory_with_it(self) -> None:
+        lower = Owner(0, cache=5)
+        lower.tenure = Tenure(1, ((0, HALF),))
+        lower.commit()
+        switch(lower, Tenure(2, ((0, INTERVAL),), 2), give(lower, HIGH, 7, [(HALF, INTERVAL)]))
+        lower.settle()
+        assert not set(HIGH) & {key for key, _ in lower.place(1).items()}
         assert counts(lower, HIGH) == {7}
 
     def test_counts_its_keys_exactly(self, lower: Owner) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.unit.connectors.forgetful import Crashed
+from tests.unit.state import keeping
 from tests.unit.state.keeping import FOLDER, Keeper
 
 from wallaroo.protocol.manifest import DeltaMark
@@ -327,6 +328,41 @@ def test_deltas_are_merged_several_at_once_and_each_key_is_written_once(
     assert keeper.store.base_epoch == 8
     keeper.restart()
     assert totals(again(keeper), "same", "1", "8") == [8, 1, 1]
+
+
+@pytest.mark.parametrize("hastened", [False, True])
+def test_jobs_pause_less_while_a_rescale_waits_for_them(
+    keeper: Keeper, place: Place, hastened: bool
+) -> None:
+    if not keeping.NATIVE:
+        pytest.skip("in Python it is done between batches")
+    for _ in range(32):
+        add(place, "same")
+        keeper.commit()
+    if hastened:
+        job = keeper.store.take_job()
+        assert job
+        assert keeper.store.pin() is None
+        keeper.store.job_done(job())
+        keeper.work()
+    keeper.merge()
+    assert keeper.store.base_epoch == 32
+    assert set(keeper.pauses) == {1.0 if hastened else 3.0}
+
+
+@pytest.mark.usefixtures("native")
+def test_jobs_do_not_pause_while_too_much_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_ABOVE", 0)
+    small = Keeper(cache=2)
+    place = small.store.place(1, "total", Total)
+    for key in KEYS:
+        add(place, key)
+    small.commit()
+    assert small.store.pressed
+    job = small.store.take_job()
+    assert job
+    small.store.job_done(job())
+    assert small.pauses == []
 
 
 @pytest.mark.usefixtures("eager")

@@ -23,6 +23,7 @@ from wallaroo.state.parcels import Last, UpTo
 from wallaroo.state.settlement import Tenure
 from wallaroo.state.staging import Staging
 from wallaroo.state.store import Store
+from wallaroo.state.throttle import Worked
 
 #: Bytes between two words of a receiver on how far it is.
 _WORD = 1 << 20
@@ -133,11 +134,12 @@ class Attempt:
         clock: Callable[[], float],
         wake: Callable[[Outgoing], None],
         take: Callable[[int, bytes], None],
+        worked: Worked,
     ) -> tuple[list[Outgoing], dict[tuple[int, int], Incoming]]:
         """The ends of the streams that it needs, by channel and sender where they come in.
 
         base: an empty database for what it gets. wake: called with what has something to send.
-        take: called with a donor's parcels.
+        take: called with a donor's parcels. worked: after pieces of work in the background.
         """
         self.ready = True
         to = self.to
@@ -154,7 +156,8 @@ class Attempt:
         if self.mark:
             assert base
             donors = sorted({move.donor for move in self._gets})
-            self.staging = staging = Staging(self.mark, base, donors, to.places.values())
+            places = to.places.values()
+            self.staging = staging = Staging(self.mark, base, donors, places, worked)
             for donor in donors:
                 arrivals = _Arrivals(donor, lambda: staging.has_room, take)
                 self._arrivals.append(arrivals)

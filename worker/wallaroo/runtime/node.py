@@ -55,6 +55,7 @@ from wallaroo.state.entries import StateDamaged, StateRefused
 from wallaroo.state.settlement import Tenure
 from wallaroo.state.staging import Staging
 from wallaroo.state.store import Store
+from wallaroo.state.throttle import Throttle
 
 T = TypeVar("T")
 
@@ -64,7 +65,8 @@ _OVER = "entries to be written to disk: there are far more than --state-cache al
 #: Seconds of each slice that the base may take while there are events: a fifth. Encoding takes
 #: half: what is touched again before it is encoded costs more.
 _UPKEEP = SLICE / 4
-
+#: How long it rests after each second, so that others have the processor.
+_REST = 4.0
 
 #: Seconds of each slice that copying for a rescale may take.
 _COPYING = SLICE / 4
@@ -92,6 +94,9 @@ class Host(Protocol):
         self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
     ) -> None:
         """Do blocking `work` in the background, then call `done` or `failed` here."""
+
+    def rest(self, seconds: float) -> None:
+        """Let so much time pass: asked for by work in the background."""
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> Task:
         """Run a coroutine here."""
@@ -247,6 +252,9 @@ class Node:
         self._held = 0
         #: Background work that must be over before the past is made the present.
         self._jobs = 0
+        #: When the state may be looked after again.
+        self._upkeep = 0.0
+        self._throttle = Throttle(host.rest)
         self._going_back: Recover | None = None
         self._getting_ready: Enlist | None = None
         #: Readers that outlive a recovery.
@@ -344,7 +352,7 @@ class Node:
                     break
             over = store.over
             self.host.waiting("memory", _OVER if over else "")
-            more |= store.work(clock() + (_UPKEEP if store.encoded else SLICE))
+            more |= self._keep_up(store)
             more |= over and not store.over  # sources may be read again
             more |= self._copy()
         except (DataflowError, InputError, StateRefused, StateDamaged) as error:
@@ -357,6 +365,23 @@ class Node:
             self._told_ended = True
             self._handle(SourcesEnded(self.member.generation))
         return more
+
+    def _keep_up(self, store: Store) -> bool:
+        """Do what the state needs; whether there is more to be done at once.
+
+        To encode has no time: what is touched again before it is encoded costs more. The rest may
+        take a fifth of the time, of a slice and on the whole, unless memory runs short.
+        """
+        began = self._clock()
+        if not store.encoded or store.pressed:
+            return store.work(began + (_UPKEEP if store.encoded else SLICE))
+        if began < self._upkeep:
+            return False  # woken then
+        if store.work(began + _UPKEEP):
+            now = self._clock()
+            self._upkeep = now + (1.0 if store.hastened else _REST) * (now - began)
+            self.host.wake(self._upkeep - now)
+        return False
 
     def close(self) -> None:
         """Let go of the state, unless something still writes it: the process is about to end."""
@@ -401,6 +426,7 @@ class Node:
 
     def _abandon(self) -> None:
         self._running = False
+        self._throttle.hurried = True  # what is under way is waited for
         self._going_back = None
         self._getting_ready = None
         self._forget_attempt()
@@ -428,6 +454,7 @@ class Node:
         if why:
             return
         self._going_back = None
+        self._throttle.hurried = False
         try:
             self._go_back(to)
         except (InputError, DataflowError, StateDamaged, OSError) as error:
@@ -487,6 +514,7 @@ class Node:
                 self._bases.open(folder / "base"),
                 self._clock,
                 self.settings.cache,
+                throttle=self._throttle,
             )
         return self._store
 
@@ -775,7 +803,10 @@ class Node:
     def _maybe_enlisted(self) -> None:
         """Open what an attempt needs once the last rescale is settled here."""
         attempt, engine, store = self._attempt, self.engine, self._store
-        if attempt is None or attempt.opening or not engine or not store or not store.settled:
+        if attempt is None or attempt.opening or not engine or not store:
+            return
+        store.hastened = not store.settled
+        if store.hastened:
             return
         attempt.opening = True
         mark = attempt.mark
@@ -796,7 +827,13 @@ class Node:
                 self._discarded.append(Staging(attempt.mark, base))
             return
         outgoing, incoming = attempt.open(
-            engine, store, base, self._clock, self.host.wake_sender, self._has_come
+            engine,
+            store,
+            base,
+            self._clock,
+            self.host.wake_sender,
+            self._has_come,
+            self._throttle.awaited,
         )
         to = attempt.to
         listens = attempt.leaves and any(not reader.ended for reader in self._listening)

@@ -10,6 +10,7 @@ one event loop. The connection to the coordinator has a thread of its own, block
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import queue
 import shutil
@@ -93,16 +94,14 @@ class Worker(ABC):
         self._network = network
         # One for each source and sink: one that blocks holds up no other. The rest for the state.
         connectors = [*program.graph.sources, *program.graph.sinks]
-        self._threads = ThreadPoolExecutor(
-            len(connectors) + 4, "background", initializer=_step_back
-        )
+        self._threads = ThreadPoolExecutor(len(connectors) + 4, "background")
         self._control: Control | None = None
         self._service: CoordinatorService | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: list[_Streams] = []
         self.pace = Pace()
-        #: It will be woken in a while.
-        self._alarm = False
+        #: When it will be woken, if it will.
+        self._alarm = math.inf
         self._waiting: dict[str, str] = {}
         self._failure: Failure | None = None
         self._finishing = False
@@ -263,12 +262,14 @@ class Worker(ABC):
         """Run the dataflow, now or after so many seconds."""
         if not after:
             self._work.set()
-        elif not self._alarm:
-            self._alarm = True
-            self._loop.call_later(after, self._ring)
+            return
+        at = self._loop.time() + after
+        if at < self._alarm:
+            self._alarm = at
+            self._loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
-        self._alarm = False
+        self._alarm = math.inf
         self._work.set()
 
     def submit(
@@ -308,6 +309,10 @@ class Worker(ABC):
         """A mistake of ours: the runner says which worker ended, and where its log is."""
         _log.error("worker broken", exc_info=error)
         os._exit(1)
+
+    def rest(self, seconds: float) -> None:
+        """Let so much time pass: asked for by work in the background."""
+        time.sleep(seconds)
 
     def spawn(self, task: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine until it is cancelled, or the worker ends."""
@@ -459,7 +464,7 @@ class Worker(ABC):
 
 
 def _step_back() -> None:
-    """Let this thread run when the dataflow leaves a processor free."""
+    """Let this thread, and those that it starts, run when others leave a processor free."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
@@ -503,13 +508,16 @@ class _Garbage:
 
 
 class _Bases:
-    """Databases of this machine. They are opened by a thread that steps back: their own do, too."""
+    """Databases of this machine. They are opened by a thread that steps back: their own do, too.
+
+    That is right for threads that never need Python's interpreter lock (see `Throttle`).
+    """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "databases", initializer=_step_back)
 
     def open(self, path: Path) -> Base:
-        return self._thread.submit(RocksBase, path).result()
+        return self._thread.submit(RocksBase, path, time.perf_counter).result()
 
     def remove(self, path: Path) -> None:
         if path.is_dir():

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import rocksdict
 
 from wallaroo.state.entries import StateDamaged
+from wallaroo.state.throttle import Worked, at_once
 
 #: Of the base itself: epoch, keys, those gained by rescales less those given away, and the version
 #: of the assignment. Its key lies before those of every place.
@@ -24,7 +25,7 @@ _STATE_KEY = b"\0"
 _MIB = 1 << 20
 
 #: Most entries of a part of a batch: RocksDB keeps the interpreter lock while it takes one.
-_PART = 2048
+_PART = 512
 
 
 class Batch(Protocol):
@@ -82,8 +83,11 @@ class Base(Protocol):
     def batch(self) -> Batch:
         """An empty batch."""
 
-    def write(self, batch: Any, stamp: Stamp) -> None:
-        """Write a batch, all or nothing; on return it is durable. Raises `StateDamaged`."""
+    def write(self, batch: Any, stamp: Stamp, worked: Worked = at_once) -> None:
+        """Write a batch, all or nothing; on return it is durable. Raises `StateDamaged`.
+
+        worked: called after each part of it.
+        """
 
     def view(self) -> View:
         """It, as it is now, with the epoch that it is of."""
@@ -114,10 +118,14 @@ class RocksBatch:
 
 
 class RocksBase:
-    """A base in the folder `path`, which is made. Raises `StateDamaged`."""
+    """A base in the folder `path`, which is made. Raises `StateDamaged`.
 
-    def __init__(self, path: Path) -> None:
+    clock: in seconds, to tell how long a part of a batch took; by default nothing takes any time.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._path = path
+        self._clock = clock
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._explained():
             self._db = rocksdict.Rdict(str(path), _options())
@@ -130,20 +138,25 @@ class RocksBase:
         self.size = self._measure()
 
     def get(self, key: bytes) -> bytes | None:
-        with self._explained():
+        try:  # a context manager would take longer than the look-up
             found: bytes | None = self._db.get(key)
-            return found
+        except Exception:
+            with self._explained():
+                raise
+        return found
 
     def batch(self) -> RocksBatch:
         return RocksBatch()
 
-    def write(self, batch: Batch, stamp: Stamp) -> None:
+    def write(self, batch: Batch, stamp: Stamp, worked: Worked = at_once) -> None:
         assert isinstance(batch, RocksBatch)
         batch.put(_STATE_KEY, _STATE.pack(*stamp))
         with self._explained():
             # All is in one memtable, which one flush makes one synced file: no log is needed.
             for part in batch.parts:
+                began = self._clock()
                 self._db.write(part, self._unsynced)
+                worked(self._clock() - began)
             self._db.flush(wait=True)
             self.size = self._measure()
         self.stamp = stamp

@@ -65,6 +65,15 @@ def base_key(place: int, point: int, key: Key) -> bytes:
     return _KEY.pack(place, point, 1) + key
 
 
+def key_at(where: bytes) -> Key:
+    """The key of an entry that the base keeps there: the inverse of `base_key`.
+
+    >>> key_at(base_key(1, 2, "k")), key_at(base_key(1, 2, b"k"))
+    ('k', b'k')
+    """
+    return where[_KEY.size :] if where[_KEY.size - 1] else where[_KEY.size :].decode()
+
+
 def base_keys(place: int, keys: list[Key]) -> list[bytes]:
     """Where the base keeps entries whose point is the hash of their key: `base_key` of many.
 

@@ -7,6 +7,7 @@ from wallaroo.disk import RealDisk
 from wallaroo.state.base import Stamp
 from wallaroo.state.codec import Codec
 from wallaroo.state.store import Store
+from wallaroo.state.throttle import Worked, at_once
 
 
 class _Nowhere(RealDisk):
@@ -55,7 +56,7 @@ class MemoryBase:
     def batch(self) -> _Batch:
         return _Batch()
 
-    def write(self, batch: _Batch, stamp: Stamp) -> None:
+    def write(self, batch: _Batch, stamp: Stamp, worked: Worked = at_once) -> None:
         for start, end in batch.cleared:
             self._entries = {k: v for k, v in self._entries.items() if not start <= k < end}
         self._entries.update(batch.entries)

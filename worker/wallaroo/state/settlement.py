@@ -9,11 +9,13 @@ what the base had there is removed first.
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 from wallaroo.partitioning import INTERVAL
 from wallaroo.state.base import Base
 from wallaroo.state.entries import place_range
 from wallaroo.state.staging import Staging
+from wallaroo.state.throttle import Worked, at_once
 
 #: Entries of a slice.
 _SLICE = 256
@@ -48,10 +50,16 @@ class Tenure:
         return [(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
 
 
+def _place(entry: tuple[bytes, bytes]) -> int:
+    return int.from_bytes(entry[0][:2], "big")
+
+
 class Settlement:
     """Makes `base` what `tenure` says, with what `staging` has.
 
-    counting: by the number of each place, whether its entries count as keys.
+    counting: by the number of each place, whether its entries count as keys. took: called with a
+    place and entries of it, keys as the base has them, that come from `staging`. worked: after
+    pieces of work in the background.
     """
 
     def __init__(
@@ -60,11 +68,15 @@ class Settlement:
         tenure: Tenure,
         staging: Staging | None,
         counting: Mapping[int, bool],
+        took: Callable[[int, list[tuple[bytes, bytes]]], None] = lambda *_: None,
+        worked: Worked = at_once,
     ) -> None:
         self.staging = staging
         self._base = base
         self._tenure = tenure
         self._counting = counting
+        self._took = took
+        self._worked = worked
         self._gained = self._lost = 0
         self._batch = base.batch()
         self._size = 0
@@ -85,12 +97,17 @@ class Settlement:
             for place in self._counting:
                 for start, end in staging.mark.ranges:
                     self._batch.clear(*place_range(place, start, end))
-            for count, (key, value) in enumerate(staging.scan(), 1):
-                self._gained += self._counting.get(int.from_bytes(key[:2], "big"), False)
-                self._batch.put(key, value)
-                self._size += len(key) + len(value)
-                if not count % _SLICE:
-                    yield True
+            found = staging.scan()
+            while entries := list(islice(found, _SLICE)):
+                put = self._batch.put
+                for key, value in entries:
+                    put(key, value)
+                    self._size += len(key) + len(value)
+                for number, some in groupby(entries, _place):
+                    mine = list(some)
+                    self._gained += len(mine) * self._counting.get(number, False)
+                    self._took(number, mine)
+                yield True
         view = self._base.view()
         for place, counts in self._counting.items():
             for start, end in self._tenure.lost if counts else ():
@@ -115,7 +132,7 @@ class Settlement:
             stamp = stamp._replace(moved=moved, version=self._tenure.version)
 
         def write() -> None:
-            self._base.write(batch, stamp)
+            self._base.write(batch, stamp, self._worked)
 
         return write
 

@@ -12,9 +12,10 @@ from wallaroo.protocol import manifest
 from wallaroo.state.base import Base, Stamp
 from wallaroo.state.entries import StateDamaged
 from wallaroo.state.parcels import Entries, Last, UpTo, decode_parcel
+from wallaroo.state.throttle import Worked, at_once
 
 #: Bytes to write at once.
-_BATCH = 4 << 20
+_BATCH = 2 << 20
 #: Bytes that may wait to be written before nothing more is read.
 _ROOM = 16 << 20
 #: Behind the keys of every place.
@@ -24,7 +25,8 @@ _END = b"\xff\xff\xff"
 class Staging:
     """What `donors` give; mark: its name, and which points it covers.
 
-    places: numbers of those that come. base: an empty database, or the one that has it all.
+    places: numbers of those that come. base: an empty database, or the one that has it all. worked:
+    called after pieces of work in the background.
     """
 
     def __init__(
@@ -33,11 +35,13 @@ class Staging:
         base: Base,
         donors: Collection[int] = (),
         places: Collection[int] = (),
+        worked: Worked = at_once,
     ) -> None:
         self.mark = mark
         self.entries = 0
         self.size = 0
         self._base = base
+        self._worked = worked
         #: By donor: all that was committed up to this epoch is here.
         self._epochs = dict.fromkeys(donors, -1)
         self._awaited = {(donor, place) for donor in donors for place in places}
@@ -112,7 +116,7 @@ class Staging:
         stamp = Stamp(self._written, version=int(last))
 
         def write() -> bool:
-            self._base.write(batch, stamp)
+            self._base.write(batch, stamp, self._worked)
             return last
 
         return write
@@ -133,7 +137,7 @@ class Staging:
             )
 
     def scan(self) -> Iterator[tuple[bytes, bytes]]:
-        """All of it, once it is durable."""
+        """All of it, in order, once it is durable."""
         view = self._base.view()
         try:
             yield from view.scan(b"\0\0", _END)

@@ -28,12 +28,14 @@ from wallaroo.state.codec import Codec
 from wallaroo.state.delta import Content, Delta, is_delta, read_delta
 from wallaroo.state.entries import (
     ATTRIBUTES,
+    ENTRIES,
     Block,
     Form,
     Key,
     StateDamaged,
     as_entries,
     base_key,
+    key_at,
     open_block,
     open_rows,
 )
@@ -41,6 +43,7 @@ from wallaroo.state.live import CHUNK, MISSING, Live, Place, stored_at
 from wallaroo.state.native import AVAILABLE, NativePlace, new_merge
 from wallaroo.state.settlement import Settlement, Tenure
 from wallaroo.state.staging import Staging
+from wallaroo.state.throttle import Throttle, Worked
 
 if TYPE_CHECKING:
     from wallaroo.state import _native
@@ -51,8 +54,8 @@ _DELTAS = 8
 _BYTES = 32 << 20
 #: How many times more deltas wait where restoring an entry costs less.
 _NATIVE = 4
-#: Entries that are taken out of a merge at once.
-_TAKEN = 512
+#: Blocks that are put into a merge at once, and entries that are taken out of it.
+_ADDED, _TAKEN = 8, 512
 #: Most bytes of deltas merged at once: they are in memory meanwhile.
 _AT_ONCE = 256 << 20
 #: How far above a bounded cache sources go on, in entries, if the cache is smaller than that.
@@ -114,7 +117,8 @@ class Store:
     """The state of all places of a pipeline on one worker.
 
     folder: of the deltas; it is made. clock: in seconds, monotonic. cache: how many entries to
-    keep in memory, None for all. native: whether to use what is written in C.
+    keep in memory, None for all. throttle: keeps jobs from taking too much of a processor. native:
+    whether to use what is written in C.
 
     Before anything is touched comes `recover`, at a start too, unless the folders are known to be
     empty. Raises OSError.
@@ -129,6 +133,7 @@ class Store:
         clock: Callable[[], float],
         cache: int | None = None,
         *,
+        throttle: Throttle | None = None,
         native: bool = AVAILABLE,
     ) -> None:
         self._disk = disk
@@ -137,6 +142,11 @@ class Store:
         self._base = base
         self._clock = clock
         self._cache = cache
+        self._throttle = throttle or Throttle()
+        #: Deltas, or entries in memory, become too many: no time for pauses.
+        self._behind = False
+        #: A rescale waits for what is done in the background.
+        self.hastened = False
         self._native = native
         self._places: dict[int, Place] = {}
         #: Whether all entries there are, are in memory, or in the staging.
@@ -260,6 +270,11 @@ class Store:
         """Whether far more entries are in memory than should be: sources had better pause."""
         return self._cache is not None and self._above(1.0)
 
+    @property
+    def pressed(self) -> bool:
+        """Whether entries have to be written soon, so that fewer can be in memory."""
+        return self._cache is not None and self._above(0.25)
+
     def _above(self, share: float) -> bool:
         assert self._cache is not None
         return self.in_memory > self._cache + share * max(self._cache, _ABOVE)
@@ -379,6 +394,7 @@ class Store:
         """A delta is durable."""
         self._deltas.append(mark)
         self._written = mark.epoch
+        self._behind = self._is_behind()
 
     @property
     def deltas(self) -> tuple[DeltaMark, ...]:
@@ -426,10 +442,22 @@ class Store:
             native = new_merge() if self._native else None
             self._merge = merge = _Merge(marks[::-1], self._base.batch(), native)
             by_hash = frozenset(place.number for place in self._places.values() if place.counts)
-            return partial(_read, self._disk, self._folder, merge.marks, native, by_hash)
+            self._behind = self._is_behind()
+            return partial(
+                _read,
+                self._disk,
+                self._folder,
+                merge.marks,
+                native,
+                by_hash,
+                self._clock,
+                self._worked,
+            )
         if merge.prepared and not merge.writing:
             merge.writing = True
-            return partial(_write, self._disk, self._folder, self._base, merge)
+            return partial(
+                _write, self._disk, self._folder, self._base, merge, self._clock, self._worked
+            )
         return None
 
     def job_done(self, result: Any) -> None:
@@ -469,6 +497,26 @@ class Store:
                 self._waste.append(stored)
                 self._complete = False
 
+    def _worked(self, seconds: float) -> None:
+        """A job has done a piece of work, in another thread."""
+        if self._behind:
+            return
+        if self.hastened:
+            self._throttle.awaited(seconds)
+        else:
+            self._throttle.worked(seconds)
+
+    def _is_behind(self) -> bool:
+        """Whether there will soon be enough for the next merge while one goes on."""
+        newer = [mark for mark in self._deltas if self._merge and mark.epoch > self._merge.epoch]
+        return self.pressed or self._enough(newer, 0.5)
+
+    def _enough(self, marks: list[DeltaMark], share: float = 1.0) -> bool:
+        """Whether deltas are as many as are merged at once, or so many bytes."""
+        most = _DELTAS * (_NATIVE if self._native else 1)
+        size = sum(mark.size for mark in marks)
+        return len(marks) >= share * most or size >= share * max(_BYTES, self._base.size / 2)
+
     def _due(self) -> list[DeltaMark]:
         """The deltas to merge now, oldest first."""
         state = self._committed, len(self._deltas)
@@ -477,15 +525,12 @@ class Store:
         marks = [mark for mark in self._deltas if mark.epoch <= self._committed]
         if self._unsettled:  # what the base lacked at the switch, without delay
             marks = [mark for mark in marks if mark.epoch <= self._tenure.switched]
-        size = sum(mark.size for mark in marks)
         if not marks or not (
-            self._unsettled
-            or len(marks) >= _DELTAS * (_NATIVE if self._native else 1)
-            or size >= max(_BYTES, self._base.size / 2)
-            or (self._cache is not None and self._above(0.5))
+            self._unsettled or self._enough(marks) or (self._cache is not None and self._above(0.5))
         ):
             self._not_due = state
             return []
+        size = sum(mark.size for mark in marks)
         while len(marks) > 1 and size > _AT_ONCE:
             size -= marks.pop().size
         return marks
@@ -545,8 +590,16 @@ class Store:
         if self._base.stamp.epoch < self._tenure.switched or self._pinned is not None:
             return False
         counting = {number: place.counts for number, place in self._places.items()}
-        self._settlement = Settlement(self._base, self._tenure, self._staging, counting)
+        self._settlement = Settlement(
+            self._base, self._tenure, self._staging, counting, self._took, self._worked
+        )
         return True
+
+    def _took(self, number: int, entries: list[tuple[bytes, bytes]]) -> None:
+        """Entries come from the staging: into memory, too, if all may be there."""
+        place = self._places.get(number)
+        if self._cache is None and isinstance(place, NativePlace):
+            place.restore(ENTRIES, [key_at(at) for at, _ in entries], [each for _, each in entries])
 
     @property
     def settled(self) -> bool:
@@ -596,7 +649,9 @@ class Store:
             or self._merge is not None
             or self._settlement is not None
         ):
+            self.hastened = True
             return None
+        self.hastened = False
         self._pinned = list(self._deltas)
         return self._base.view(), self._committed
 
@@ -630,6 +685,7 @@ class Store:
         self._tenure = tenure or Tenure()
         self._pinned = self._catcher = None
         self._settlement = None
+        self.hastened = False
         self._taken = self._written = 0
         pending = self._pending(epoch, marks)
         self._drop(epoch)
@@ -732,35 +788,52 @@ def _read(
     marks: list[DeltaMark],
     native: "_native.Merge | None",
     by_hash: frozenset[int],
+    clock: Callable[[], float],
+    worked: Worked,
 ) -> list[Content]:
     """What the deltas hold, but for the blocks that `native` has taken."""
     if native is None:
         return [read_delta(disk, folder, mark) for mark in marks]
     found = []
     for rank, mark in enumerate(marks):
+        began = clock()
         content = read_delta(disk, folder, mark)
+        worked(clock() - began)
         ours: list[Block] = []
         left: list[Block] = []
         for block in content.blocks:
             fits = block.kind == ATTRIBUTES and block.place in by_hash
             (ours if fits else left).append(block)
-        odd = native.add(rank, [(block.place, block.entries, block.payload) for block in ours])
-        left += [ours[index] for index in odd]
+        for start in range(0, len(ours), _ADDED):
+            began = clock()
+            part = ours[start : start + _ADDED]
+            odd = native.add(rank, [(block.place, block.entries, block.payload) for block in part])
+            left += [part[index] for index in odd]
+            worked(clock() - began)
         found.append(Content(content.keys, left))
     return found
 
 
-def _write(disk: Disk, folder: Path, base: Base, merge: _Merge) -> None:
+def _write(
+    disk: Disk,
+    folder: Path,
+    base: Base,
+    merge: _Merge,
+    clock: Callable[[], float],
+    worked: Worked,
+) -> None:
     if merge.native is not None:
         put = merge.batch.put
         while True:
+            began = clock()
             keys, entries = merge.native.take(_TAKEN)
             if not keys:
                 break
             for key, entry in zip(keys, entries, strict=True):
                 put(key, entry)
+            worked(clock() - began)
         merge.native = None
-    base.write(merge.batch, base.stamp._replace(epoch=merge.epoch, keys=merge.keys))
+    base.write(merge.batch, base.stamp._replace(epoch=merge.epoch, keys=merge.keys), worked)
     for mark in merge.marks:
         disk.remove(folder / mark.name)
     disk.sync_folder(folder)
