@@ -56,7 +56,7 @@ SEEDS = {
     "output is published before its commit": ("28", 0),
     "output is not synced before its pending file goes": ("28", 0),
     "an epoch is reported before the last is published": ("28", 4),
-    "output that waited is not published by recovery": ("28", 3),
+    "output that waited is not published by recovery": ("28", 31),
     "output of an epoch is forgotten when the last one's is published": ("28", 2),
     "output of an earlier life is kept": ("29", 3),
 }
