@@ -249,6 +249,14 @@ def unshared_bytes(pid: int | None = None) -> int:
         return 1024 * sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
 
 
+def proportional_bytes(pid: int) -> int:
+    """Memory of a process; of pages that several share, its part (PSS)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"process {pid} tells no memory")
+
+
 def resident_bytes(pid: int) -> int:
     """The memory of a process that is in RAM (RSS)."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()

@@ -43,6 +43,8 @@ _KEYS, _RATE = 1_000_000, 50_000
 _BEFORE, _BETWEEN, _AFTER, _END = 5.0, 12.0, 1.0, 4.0
 _FILLING, _PATIENCE = 600.0, 120.0
 _PARTITIONS = 12
+#: Seconds between looks at the memory of the workers, which cost milliseconds each.
+_WEIGH = 0.5
 #: Milliseconds.
 _STAY, _MOVE = 50.0, 100.0
 
@@ -55,8 +57,9 @@ class Rescale:
 
     before, stay, move: p50, p99 and longest, of all events before it, and during it of those whose
     keys stay, and move. during: of all. throughput: events/s that came while state was copied, by
-    that before. memory: bytes that all workers took in more at most. waited: share of the time that
-    the workers' main threads waited for a processor, before and during.
+    that before. memory: bytes that all workers took in more at most, pages that they share counted
+    once. waited: share of the time that the workers' main threads waited for a processor, before
+    and during.
     """
 
     name: str
@@ -86,19 +89,26 @@ class _Watch:
 
     running: children.Running
     samples: list[_Sample] = field(default_factory=list)
+    _weighed: float = 0.0
 
     def look(self) -> dict[str, Any] | None:
         status = self.running.status()
         if status is None:
             return None
         memory, waited = 0, 0.0
+        weigh = not self.samples or time.monotonic() > self._weighed + _WEIGH
+        if weigh:
+            self._weighed = time.monotonic()
         for each in status["workers"]:
             try:
-                memory += children.resident_bytes(each["pid"])
+                if weigh:
+                    memory += children.proportional_bytes(each["pid"])
                 delay = Path(f"/proc/{each['pid']}/schedstat").read_text().split()[1]
                 waited += int(delay) / 1e9
             except OSError:
                 continue
+        if not weigh:
+            memory = self.samples[-1].memory
         self.samples.append(_Sample(time.monotonic(), memory, waited))
         return status
 
