@@ -66,7 +66,8 @@ class Refused(Exception):
     @property
     def conflict(self) -> bool:
         """Whether what was decided on has changed: decide again."""
-        return self.code in {404, 409}
+        terminated = self.code == 403 and "being terminated" in str(self)  # the namespace
+        return self.code in {404, 409} or terminated
 
 
 def path(api: str, kind: str, namespace: str, name: str = "") -> str:

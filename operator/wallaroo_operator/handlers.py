@@ -11,11 +11,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import kopf
 
 from wallaroo_operator import names
 from wallaroo_operator.act import DecideAgain
-from wallaroo_operator.api import Api, log_in
+from wallaroo_operator.api import Api, Refused, log_in
 from wallaroo_operator.coordinators import Coordinators
 from wallaroo_operator.metrics import RECONCILES, SECONDS, Site
 from wallaroo_operator.observe import Settings
@@ -88,7 +89,7 @@ class Operator:
                 RECONCILES.labels(result).inc()
                 SECONDS.observe(time.monotonic() - began)
 
-        wakes: Wakes[Key] = Wakes(do, DecideAgain)
+        wakes: Wakes[Key] = Wakes(do, DecideAgain, (Refused, aiohttp.ClientError, TimeoutError))
         loop = asyncio.create_task(wakes.run(), name="reconciles")
         site = Site(api, reconciler, lambda: len(wakes), lambda: not loop.done())
         await site.start(self._port)

@@ -26,17 +26,20 @@ class Wakes(Generic[K]):
 
     do: reconciles; returns the seconds after which to do so again, None to forget the application.
         It is told whether something woke it.
-    soon: exceptions after which it is done again at once, a few times.
+    soon: exceptions after which it is done again at once, a few times. told: those whose words say
+        all: they are logged without a traceback.
     """
 
     def __init__(
         self,
         do: Callable[[K, bool], Awaitable[float | None]],
         soon: type[Exception],
+        told: tuple[type[Exception], ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._do = do
         self._soon = soon
+        self._told = told
         self._clock = clock
         #: When to do what; what was woken; what may not be done before; how often it has failed.
         self._due: dict[K, float] = {}
@@ -115,6 +118,8 @@ class Wakes(Generic[K]):
             _log.debug("%s: decided again, for %s", key, error)
         else:
             wait = min(AGAIN * 2.0 ** min(failures - 1, 10), LONGEST)
-            _log.error("%s: tried again in %g s: %s", key, wait, error, exc_info=error)
+            why = str(error) or type(error).__name__
+            trace = None if isinstance(error, self._told) else error
+            _log.error("%s: tried again in %g s: %s", key, wait, why, exc_info=trace)
         self._not_before[key] = self._clock() + wait
         return wait

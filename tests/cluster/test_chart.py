@@ -93,7 +93,8 @@ class TestWhatItMayDo:
         role = chart.only("ClusterRole")
         assert not _verbs(role, "wallarooapps") & {"create", "update", "patch", "delete"}
         assert not _verbs(role, "wallarooapps/scale")
-        assert _verbs(role, "wallarooapps/status") == {"get", "patch"}
+        assert _verbs(role, "wallarooapps/status") == {"patch"}
+        assert "delete" not in _verbs(role, "statefulsets")
 
     @pytest.mark.parametrize("namespaced", ["true", "false"])
     def test_nothing_is_allowed_by_a_wildcard(self, chart: Chart, namespaced: str) -> None:
