@@ -23,12 +23,18 @@ def refused(build: Callable[[], object]) -> str:
 
 
 class TestASource:
-    @pytest.mark.parametrize("name", ["", None, 3, b"name"], ids=repr)
+    @pytest.mark.parametrize(
+        "name", ["", None, 3, b"name"], ids=lambda value: repr(value).partition(" at 0x")[0]
+    )
     def test_without_a_name_is_refused(self, name: Any) -> None:
         message = refused(lambda: wallaroo.source(name, p.Given()))
         assert message == f"a source needs a name, a non-empty str, not {name!r}"
 
-    @pytest.mark.parametrize("config", [None, p.Given, "file.txt", p.Kept()], ids=repr)
+    @pytest.mark.parametrize(
+        "config",
+        [None, p.Given, "file.txt", p.Kept()],
+        ids=lambda value: repr(value).partition(" at 0x")[0],
+    )
     def test_of_no_config_is_refused_by_name(self, config: Any) -> None:
         message = refused(lambda: wallaroo.source("lines", config))
         assert message.startswith("source 'lines' takes a source's config")
@@ -56,7 +62,9 @@ class TestTo:
         )
 
 
-@pytest.mark.parametrize("extractor", [None, str, p.add_one, "key"], ids=repr)
+@pytest.mark.parametrize(
+    "extractor", [None, str, p.add_one, "key"], ids=lambda value: repr(value).partition(" at 0x")[0]
+)
 def test_key_by_takes_a_key_extractor_alone(extractor: Any) -> None:
     message = refused(lambda: p.source().key_by(extractor))
     assert message == (
@@ -90,7 +98,11 @@ class TestAfterASink:
 
 
 class TestASink:
-    @pytest.mark.parametrize("config", [None, p.Kept, "out.txt", p.Given()], ids=repr)
+    @pytest.mark.parametrize(
+        "config",
+        [None, p.Kept, "out.txt", p.Given()],
+        ids=lambda value: repr(value).partition(" at 0x")[0],
+    )
     def test_of_no_config_is_refused(self, config: Any) -> None:
         message = refused(lambda: p.source().to_sink(config))
         assert message.startswith("to_sink() takes a sink's config")
@@ -101,7 +113,9 @@ class TestASink:
         assert message.startswith("to_sinks() takes a sink's config")
         assert "not 'out.txt'" in message
 
-    @pytest.mark.parametrize("configs", [[], (), None, 3, p.Kept()], ids=repr)
+    @pytest.mark.parametrize(
+        "configs", [[], (), None, 3, p.Kept()], ids=lambda value: repr(value).partition(" at 0x")[0]
+    )
     def test_list_without_a_sink_is_refused(self, configs: Any) -> None:
         message = refused(lambda: p.source().to_sinks(configs))
         assert message.startswith("to_sinks() takes a list of at least one sink, not ")
@@ -119,7 +133,9 @@ class TestAnApplication:
         application = wallaroo.build_application("word count", pipeline)
         assert (application.name, application.node) == ("word count", pipeline.node)
 
-    @pytest.mark.parametrize("name", ["", None, 3], ids=repr)
+    @pytest.mark.parametrize(
+        "name", ["", None, 3], ids=lambda value: repr(value).partition(" at 0x")[0]
+    )
     def test_without_a_name_is_refused(self, name: Any) -> None:
         message = refused(lambda: wallaroo.build_application(name, closed()))
         assert message == f"an application needs a name, a non-empty str, not {name!r}"
@@ -130,7 +146,11 @@ class TestAnApplication:
             "application 'count' has a pipeline without a sink: end it with to_sink() or to_sinks()"
         )
 
-    @pytest.mark.parametrize("pipeline", [None, "pipeline", p.Given()], ids=repr)
+    @pytest.mark.parametrize(
+        "pipeline",
+        [None, "pipeline", p.Given()],
+        ids=lambda value: repr(value).partition(" at 0x")[0],
+    )
     def test_of_no_pipeline_is_refused_by_name(self, pipeline: Any) -> None:
         message = refused(lambda: wallaroo.build_application("count", pipeline))
         assert message == f"application 'count' is built from a pipeline, not {pipeline!r}"

@@ -243,7 +243,7 @@ class TestWriting:
             (v.RebuiltByFunction(), "the function rebuild"),
             ((letter for letter in "abc"), "builtins.generator"),
         ],
-        ids=lambda value: repr(value)[:40] if not isinstance(value, str) else "",
+        ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
     )
     @pytest.mark.parametrize("way", ["alone", "in a block", "inside an object", "in a list"])
     def test_what_could_not_be_read_is_refused_by_name(
