@@ -27,7 +27,7 @@ demo: setup
 
 ## All checks and tests.
 test: setup lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest
 
 ## On a real Kubernetes: that of KUBECONFIG, else one that is started here (root, Linux); with
 ## PYTEST='-k rescale' only some of it. tests/cluster/conftest.py says what it needs.
