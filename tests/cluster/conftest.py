@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from k8s import HERE, OPERATOR, ROOT, Cluster, Collector, Namespace, run
+from k8s import HERE, OPERATOR, ROOT, Cluster, Collector, Failed, Namespace, run
 
 MACHINE = HERE / "machine" / "cluster"
 STATE = Path(os.environ.get("STATE", "/var/tmp/wallaroo-cluster"))
@@ -48,6 +48,16 @@ def _why_not() -> str:
     return ""
 
 
+def _runs() -> bool:
+    """Whether the cluster is there already, for somebody else: then it stays."""
+    kubectl = [str(STATE / "bin" / "kubectl"), "--kubeconfig", str(STATE / "kubeconfig")]
+    try:
+        run([*kubectl, "get", "--raw", "/readyz", "--request-timeout=5s"])
+    except (Failed, OSError):
+        return False
+    return True
+
+
 def _machine(*args: str) -> str:
     # Its output goes to a file of its own: what it starts would keep a pipe open.
     done = subprocess.run(
@@ -67,7 +77,7 @@ def cluster() -> Iterator[Cluster]:
         return
     if why := _why_not():
         pytest.skip(why)
-    before = (STATE / "run" / "kube-apiserver.pid").exists()
+    before = _runs()
     kubeconfig = _machine("up").splitlines()[-1]
     os.environ["PATH"] = f"{STATE / 'bin'}:{os.environ['PATH']}"
     try:

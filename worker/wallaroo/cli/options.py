@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import click
 
 from wallaroo.protocol.coordinator import DRAIN_TIME, GRACE
-from wallaroo.runtime.coordinator import HEARTBEAT
+from wallaroo.runtime.options import HEARTBEAT
 
 #: Of commands that take an application's own arguments.
 PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False}

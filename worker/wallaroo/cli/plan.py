@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from wallaroo.cli.common import refuse
 from wallaroo.errors import InputError
 from wallaroo.partitioning import INTERVAL, Assignment, minimum, moves, rewrite
-from wallaroo.runtime.coordinator import MOST_WORKERS
+from wallaroo.runtime.options import MOST_WORKERS
 
 
 def counts(arguments: Sequence[str]) -> list[int]:
@@ -75,3 +77,17 @@ def _percent(length: int) -> str:
     if 0 < length * 10_000 < INTERVAL:
         return "<0.01%"
     return f"{length / INTERVAL:.2%}"
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("workers", metavar="N M [...]", nargs=-1, type=click.UNPROCESSED)
+def plan(workers: tuple[str, ...]) -> None:
+    """Show what rescales from N to M workers, and on, would move; touch nothing.
+
+    It begins with N workers that have never been rescaled.
+    """
+    try:
+        numbers = counts(workers)
+    except InputError as error:
+        refuse(str(error))
+    show(Console(), numbers)

@@ -15,10 +15,9 @@ from wallaroo.cli.options import PASS_THROUGH, engine_options
 from wallaroo.errors import InputError, WallarooParameterError
 from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.checks import check_connectors, check_outside
-from wallaroo.runtime.coordinator import MOST_WORKERS
 from wallaroo.runtime.directory import Directory
 from wallaroo.runtime.health import Health
-from wallaroo.runtime.options import Options
+from wallaroo.runtime.options import MOST_WORKERS, Options
 from wallaroo.runtime.pod import HEALTH_PORT, Pod, PodWorker, leave_word, run_pod
 from wallaroo.runtime.worker import tune_interpreter
 

@@ -6,8 +6,8 @@ import grpc
 
 from wallaroo.partitioning import Assignment
 from wallaroo.runtime.certificates import CLIENT_OPTIONS
-from wallaroo.runtime.coordinator import CONTROL_OPTIONS
 from wallaroo.runtime.messages import assignment_message, status_dict
+from wallaroo.runtime.network import CONTROL_OPTIONS
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
 

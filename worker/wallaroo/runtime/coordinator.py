@@ -30,30 +30,17 @@ from wallaroo.runtime.messages import (
     to_worker_message,
 )
 from wallaroo.runtime.metrics import Coordination, Metrics, Overview
-from wallaroo.runtime.network import Network
+from wallaroo.runtime.network import CONTROL_OPTIONS, Network
+from wallaroo.runtime.options import HEARTBEAT, MOST_WORKERS
 from wallaroo.v1 import control_pb2 as pb
 from wallaroo.v1 import control_pb2_grpc
 
-#: Of the connections to the coordinator: a message names every partition of every source, and
-#: whoever looks before it listens looks again soon. The *minimum* is what gRPC grants an attempt to
-#: connect: a worker that uses its core fully takes a while to answer.
-CONTROL_OPTIONS = [
-    ("grpc.max_receive_message_length", 1 << 28),
-    ("grpc.max_send_message_length", 1 << 28),
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 20_000),
-    ("grpc.max_reconnect_backoff_ms", 500),
-]
 SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),
     # Workers and operator look whether it is there as often as they like.
     ("grpc.http2.max_ping_strikes", 0),
     *CONTROL_OPTIONS,
 ]
-#: Seconds between a worker's signs of life.
-HEARTBEAT = 0.5
-#: Of an application.
-MOST_WORKERS = 1000
 #: Seconds in which a beginning must have become durable.
 _DURABLE = 10.0
 

@@ -19,8 +19,8 @@ from wallaroo.runtime.application import Program
 from wallaroo.runtime.directory import Directory, coordinator_address, worker_address
 from wallaroo.runtime.messages import status_dict
 from wallaroo.runtime.network import Network
-from wallaroo.runtime.options import Options
-from wallaroo.runtime.worker import FAILED, Worker
+from wallaroo.runtime.options import FAILED, Options
+from wallaroo.runtime.worker import Worker
 
 #: Seconds for streams to close at the end; the process ends in any case.
 _CLOSING = 1.0

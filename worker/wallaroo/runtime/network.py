@@ -16,6 +16,17 @@ from wallaroo.runtime.certificates import CLIENT_OPTIONS, Certificates
 
 Options = Sequence[tuple[str, Any]]
 
+#: Of the connections to the coordinator: a message names every partition of every source, and
+#: whoever looks before it listens looks again soon. The *minimum* is what gRPC grants an attempt to
+#: connect: a worker that uses its core fully takes a while to answer.
+CONTROL_OPTIONS = [
+    ("grpc.max_receive_message_length", 1 << 28),
+    ("grpc.max_send_message_length", 1 << 28),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 20_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+
 
 @dataclass(frozen=True)
 class Network:

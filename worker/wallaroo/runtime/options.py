@@ -5,6 +5,13 @@ from pathlib import Path
 
 from wallaroo.protocol.coordinator import DRAIN_TIME, GRACE
 
+#: Seconds between a worker's signs of life.
+HEARTBEAT = 0.5
+#: Of an application.
+MOST_WORKERS = 1000
+#: The code with which a worker ends that has said what is wrong.
+FAILED = 3
+
 
 @dataclass(frozen=True)
 class Options:

@@ -38,8 +38,8 @@ from wallaroo.runtime.application import Program
 from wallaroo.runtime.certificates import Certificates
 from wallaroo.runtime.directory import Directory
 from wallaroo.runtime.network import Network, joined
-from wallaroo.runtime.options import Options
-from wallaroo.runtime.worker import FAILED, Control, Worker
+from wallaroo.runtime.options import FAILED, Options
+from wallaroo.runtime.worker import Control, Worker
 from wallaroo.v1 import control_pb2 as pb
 
 #: Where a pod listens: the coordinator, exchanges, and who asks how it is.

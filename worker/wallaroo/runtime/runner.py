@@ -26,9 +26,8 @@ from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory, Sockets, worker_socket
 from wallaroo.runtime.forking import ForkServer, Start, WorkerProcess
 from wallaroo.runtime.manifests import Manifests
-from wallaroo.runtime.options import Options
+from wallaroo.runtime.options import FAILED, Options
 from wallaroo.runtime.scaler import Scaler
-from wallaroo.runtime.worker import FAILED
 
 #: Seconds between looks at the processes, and between questions to the coordinator.
 _LOOK, _ASK = 0.02, 0.5

@@ -39,15 +39,15 @@ from wallaroo.protocol.manifest import Manifest
 from wallaroo.protocol.messages import Failed, FromWorker, Halt, Published, Ready, ToWorker
 from wallaroo.runtime.application import Program
 from wallaroo.runtime.attempt import Incoming, Outgoing
-from wallaroo.runtime.coordinator import CONTROL_OPTIONS, HEARTBEAT, CoordinatorService
+from wallaroo.runtime.coordinator import CoordinatorService
 from wallaroo.runtime.directory import keep_from_children, lock_folder
 from wallaroo.runtime.exchange import OPTIONS, Lost, Pace, Receiver, Sender
 from wallaroo.runtime.manifests import Manifests
 from wallaroo.runtime.messages import from_worker_message, to_worker
 from wallaroo.runtime.metrics import Metrics, Sample, serve
-from wallaroo.runtime.network import Network
+from wallaroo.runtime.network import CONTROL_OPTIONS, Network
 from wallaroo.runtime.node import Node, Settings
-from wallaroo.runtime.options import Options
+from wallaroo.runtime.options import HEARTBEAT, Options
 from wallaroo.state.allowlist import AllowList
 from wallaroo.state.base import Base, RocksBase
 from wallaroo.state.codec import Codec, CodecError
@@ -57,8 +57,6 @@ from wallaroo.v1 import control_pb2_grpc
 
 T = TypeVar("T")
 
-#: Exit code of a worker that stopped the application, and said why.
-FAILED = 3
 #: What background threads are niced to: the base is written in bursts of CPU time.
 _NICE = 10
 #: Seconds between full collections of garbage, at least, and of quiet before one.
