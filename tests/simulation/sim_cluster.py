@@ -219,6 +219,8 @@ class Cluster:
         self._gone(process, soon=True)
         if process.worker == 0:
             self._run_over()
+        elif not self.living(0) and process.worker in self._needed():
+            self._restart(process.worker)  # on the word of one whose successor needs it again
 
     def _run_over(self) -> None:
         """Worker 0 has ended: so has the run, and whoever starts workers ends the others."""

@@ -10,6 +10,8 @@ _SEEDS, _TESTS = 30, 10
 REGRESSIONS = {
     1: "the next epoch's output was kept while the last one's was published, and got forgotten",
     409: "a worker that came back when the application had ended was refused, which is a failure",
+    7641: "a worker that was silent while it left did not go back to the generation that it knew",
+    8865: "the same, with nobody else beside worker 0",
     0: "a folder was made and its name never synced, so a power cut took all that was in it",
 }
 

@@ -114,6 +114,17 @@ class TestRecovery:
         assert tell(member, Told(recover(generation))) == []
         assert member.phase is Phase.RUNNING
 
+    def test_one_that_leaves_and_was_lost_comes_back_to_the_same_generation(self) -> None:
+        """Ruling 29: for one that is leaving no new one begins."""
+        member = running(3)
+        tell(member, Told(Halt()))
+        assert tell(member, Told(recover(3, 7))) == [], "it is a member"
+        member.worker = 1
+        assert tell(member, Told(recover(2, 7))) == []
+        assert tell(member, Told(recover(3, 7))) == [GoBack(recover(3, 7))]
+        assert tell(member, Told(recover(3, 7))) == [], "it is on its way"
+        assert tell(member, SinksPublished(3, 7)) == [Say(Published(3, 7))]
+
     @pytest.mark.parametrize("message", [Resume(1), Inject(1, 1), Commit(1, 1)], ids=repr)
     def test_what_an_older_generation_is_told_is_not_heeded(
         self, message: Resume | Inject | Commit

@@ -252,8 +252,9 @@ Effect = (
 
 @dataclass
 class Member:
-    """The state machine of a worker."""
+    """The state machine of worker `worker`."""
 
+    worker: int = 0
     generation: int = 0
     phase: Phase = Phase.WAITING
     #: The last epoch that the sinks have published.
@@ -314,7 +315,11 @@ class Member:
             case Halt():
                 return self._halt()
             case Recover():
-                if message.generation <= self.generation:
+                # One that is leaving, and was lost for a while, comes back to the same generation:
+                # no new one begins for its sake.
+                leaving = self.worker not in message.assignment.workers
+                last = self.generation - (leaving and self.phase is Phase.WAITING)
+                if message.generation <= last:
                     return []
                 abandon = self._halt()
                 self.generation = message.generation

@@ -232,7 +232,7 @@ class Node:
         self.graph = graph
         self.host = host
         self.settings = settings
-        self.member = Member()
+        self.member = Member(settings.worker)
         self.engine: Engine | None = None
         self._disk = disk
         self._codec = codec
