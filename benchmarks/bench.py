@@ -60,7 +60,7 @@ class Sizes:
     disk_update_seconds: float = 60.0
     disk_settle: float = 10.0
     disk_steady_keys: int = 1_000_000
-    disk_steady_seconds: float = 60.0
+    disk_steady_seconds: float = 200.0
 
 
 #: Finds what is broken, not what is slow.
