@@ -11,6 +11,7 @@ import click
 from prometheus_client import Gauge
 
 from wallaroo import logs
+from wallaroo.cli.common import CANNOT_START
 from wallaroo.cli.options import PASS_THROUGH, engine_options
 from wallaroo.errors import InputError, WallarooParameterError
 from wallaroo.runtime.application import Program, load
@@ -20,9 +21,6 @@ from wallaroo.runtime.health import Health
 from wallaroo.runtime.options import MOST_WORKERS, Options
 from wallaroo.runtime.pod import HEALTH_PORT, Pod, PodWorker, leave_word, run_pod
 from wallaroo.runtime.worker import tune_interpreter
-
-#: What can't start exits with this.
-_CANNOT_START = 2
 
 
 @click.command(context_settings=PASS_THROUGH)
@@ -152,4 +150,4 @@ def _number(name: str) -> int:
 def _refuse(message: str) -> NoReturn:
     leave_word(message)
     click.echo(f"Error: {message}", err=True)
-    sys.exit(_CANNOT_START)
+    sys.exit(CANNOT_START)

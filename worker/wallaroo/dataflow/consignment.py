@@ -19,6 +19,8 @@ class Consignment:
     """Parcels on their way to worker `receiver`."""
 
     channel = CHANNEL
+    #: What is here is sent without waiting for more.
+    little = False
 
     def __init__(self, receiver: int, wake: Callable[["Consignment"], None]) -> None:
         self.receiver = receiver
@@ -26,9 +28,6 @@ class Consignment:
         self._bytes = 0
         self._ended = False
         self._wake = wake
-
-    #: What is here is sent without waiting for more.
-    little = False
 
     @property
     def has_room(self) -> bool:

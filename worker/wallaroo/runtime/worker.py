@@ -57,7 +57,7 @@ from wallaroo.v1 import control_pb2_grpc
 
 T = TypeVar("T")
 
-#: What background threads are niced to: the base is written in bursts of CPU time.
+#: What the databases' own threads are niced to: they compact in bursts of CPU time.
 _NICE = 10
 #: Seconds between full collections of garbage, at least, and of quiet before one.
 _COLLECT, _IDLE = 60.0, 1.0
