@@ -5,14 +5,21 @@ name images that it can pull. Else a cluster of one node is started on this mach
 (machine/cluster), and taken down at the end, unless it ran before; images are built and loaded,
 under a tag of their own. With WALLAROO_INSTALLED set an operator is there already, as when one runs
 on a developer's desk.
+
+Tests may run in several processes (pytest -n 3): they share the cluster and the release. One that
+is marked `alone` disturbs others, or is disturbed by them: it has the cluster for itself.
 """
 
+import fcntl
+import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +28,45 @@ from k8s import HERE, OPERATOR, ROOT, Cluster, Collector, Failed, Namespace, run
 
 MACHINE = HERE / "machine" / "cluster"
 STATE = Path(os.environ.get("STATE", "/var/tmp/wallaroo-cluster"))
+#: The folder in which the processes of a test run find what they share.
+SHARED = "WALLAROO_CLUSTER_TESTS"
 NEEDED = (
     *("containerd", "runc", "ip", "iptables", "conntrack", "busybox", "buildah", "debootstrap"),
     *("xz", "openssl"),
 )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that this one starts find the folder in their environment."""
+    config.addinivalue_line("markers", "alone: nothing else may happen in the cluster meanwhile")
+    if SHARED not in os.environ:
+        made = tempfile.TemporaryDirectory(prefix="cluster-tests-")
+        os.environ[SHARED] = made.name
+        config.add_cleanup(made.cleanup)
+        config.add_cleanup(_down)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE) and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(600, func_only=True))
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+
+
+@contextmanager
+def _locked(name: str, how: int = fcntl.LOCK_EX) -> Iterator[Path]:
+    """Hold the lock of that name among the processes of this run; gives the shared folder."""
+    folder = Path(os.environ[SHARED])
+    with (folder / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, how)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def _in_turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    alone = request.node.get_closest_marker("alone")
+    with _locked("turn", fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+        yield
 
 
 def _why_not() -> str:
@@ -70,23 +106,39 @@ def _machine(*args: str) -> str:
 def cluster() -> Iterator[Cluster]:
     worker = os.environ.get("WALLAROO_WORKER_IMAGE", "")
     operator = os.environ.get("WALLAROO_OPERATOR_IMAGE", "")
-    if os.environ.get("KUBECONFIG"):
-        if not worker or not operator:
-            pytest.skip("KUBECONFIG needs WALLAROO_WORKER_IMAGE and WALLAROO_OPERATOR_IMAGE")
-        yield Cluster(os.environ["KUBECONFIG"], worker, operator)
-        return
-    if why := _why_not():
+    kubeconfig = os.environ.get("KUBECONFIG", "")
+    if kubeconfig and not (worker and operator):
+        pytest.skip("KUBECONFIG needs WALLAROO_WORKER_IMAGE and WALLAROO_OPERATOR_IMAGE")
+    if not kubeconfig and (why := _why_not()):
         pytest.skip(why)
-    before = _runs()
+    if not kubeconfig:
+        with _locked("cluster") as folder:
+            up = folder / "cluster.json"
+            if not up.exists():
+                up.write_text(json.dumps(_up(folder)))
+            kubeconfig, worker, operator = json.loads(up.read_text())
+        os.environ["PATH"] = f"{STATE / 'bin'}:{os.environ['PATH']}"
+    made = Cluster(kubeconfig, worker, operator)
+    yield made
+    made.until_deleted()
+
+
+def _up(folder: Path) -> tuple[str, str, str]:
+    """Start it; returns its kubeconfig and the names of both images."""
+    if not _runs():
+        (folder / "started").touch()
     kubeconfig = _machine("up").splitlines()[-1]
-    os.environ["PATH"] = f"{STATE / 'bin'}:{os.environ['PATH']}"
-    try:
-        if not worker or not operator:
-            worker, operator = _images()
-        yield Cluster(kubeconfig, worker, operator)
-    finally:
-        if not before:
-            _machine("down")
+    worker = os.environ.get("WALLAROO_WORKER_IMAGE", "")
+    operator = os.environ.get("WALLAROO_OPERATOR_IMAGE", "")
+    if not worker or not operator:
+        worker, operator = _images()
+    return kubeconfig, worker, operator
+
+
+def _down() -> None:
+    """Take down what this run has started."""
+    if (Path(os.environ[SHARED]) / "started").exists():
+        _machine("down")
 
 
 def _images() -> tuple[str, str]:
@@ -116,7 +168,10 @@ def helm(request: pytest.FixtureRequest) -> str:
 def installed(cluster: Cluster) -> Cluster:
     """The operator looks after all namespaces."""
     if not os.environ.get("WALLAROO_INSTALLED"):
-        cluster.install("wallaroo", OPERATOR)
+        with _locked("installed") as folder:
+            if not (folder / "installed").exists():
+                cluster.install("wallaroo", OPERATOR)
+                (folder / "installed").touch()
     return cluster
 
 
@@ -125,7 +180,7 @@ def shared(installed: Cluster) -> Iterator[Namespace]:
     """One for all tests of a file: they leave no pods in it."""
     made = Namespace(installed)
     yield made
-    made.delete()
+    made.delete(wait=False)
 
 
 @pytest.fixture
@@ -137,7 +192,7 @@ def namespace(installed: Cluster, request: pytest.FixtureRequest) -> Iterator[Na
         print(made.words())
         if not os.environ.get("WALLAROO_INSTALLED"):
             print(run(["kubectl", "-n", OPERATOR, "logs", "deploy/wallaroo", "--tail=80"]))
-    made.delete()
+    made.delete(wait=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -9,7 +9,7 @@ from k8s import App, Collector, Namespace, until
 
 @pytest.fixture
 def running(namespace: Namespace, collector: Collector) -> Sequences:
-    made = Sequences(namespace, collector, 2, numbers=(60_000, 2_000))
+    made = Sequences(namespace, collector, 2, rate=2_000)
     made.app.until_ready()
     made.until_more(4_000)
     return made
@@ -127,7 +127,7 @@ class TestWhatIsWrong:
     def test_a_function_that_raises(self, namespace: Namespace, collector: Collector) -> None:
         """It stops where it was, without a crash loop; a rollout heals it (rulings K8s 8, 18)."""
         env = [{"name": "RAISE_AT", "value": "9000"}]
-        made = Sequences(namespace, collector, 2, numbers=(20_000, 4_000), env=env)
+        made = Sequences(namespace, collector, 2, rate=4_000, env=env)
         found = made.app.until_condition("Ready", "False", "Failed")
         assert "9000 is not to my liking" in found["message"]
         assert "window" in found["message"]
@@ -158,9 +158,13 @@ class TestDeleting:
     @pytest.mark.parametrize("cascade", ["background", "foreground"])
     def test_takes_all_objects_with_it(self, running: Sequences, cascade: str) -> None:
         running.namespace.kubectl("delete", "wapp", "app", f"--cascade={cascade}")
-        kinds = "statefulset,service,pdb,secret,configmap,pods"
-        label = ("-l", "app.kubernetes.io/instance=app")
-        until(lambda: not running.namespace.get(kinds, *label)["items"], "objects stay")
+        kinds = ("statefulset", "service", "pdb", "secret", "configmap", "pod")
+        label = "app.kubernetes.io/instance=app"
+
+        def left() -> bool:
+            return any(running.namespace.all(kind, label) for kind in kinds)
+
+        until(lambda: not left(), "objects stay")
         until(lambda: not running.app.claims(), "claims stay, though Delete was asked for")
 
     def test_keeps_claims_and_goes_on_from_them(
@@ -168,7 +172,7 @@ class TestDeleting:
     ) -> None:
         """Ruling K8s 5."""
         storage = {"size": "64Mi", "onDelete": "Retain"}
-        made = Sequences(namespace, collector, 2, numbers=(60_000, 2_000), storage=storage)
+        made = Sequences(namespace, collector, 2, rate=2_000, storage=storage)
         made.app.until_ready()
         made.until_more(4_000)
         namespace.kubectl("delete", "wapp", "app")
@@ -183,7 +187,7 @@ class TestDeleting:
     ) -> None:
         other = Namespace(namespace.cluster)
         try:
-            second = Sequences(other, Collector(other), 1, numbers=(10_000, 2_000))
+            second = Sequences(other, Collector(other), 1, rate=2_000)
             second.app.until_ready()
             second.end()
         finally:

@@ -7,7 +7,7 @@ from k8s import Collector, Failed, Namespace
 
 @pytest.fixture
 def running(namespace: Namespace, collector: Collector) -> Sequences:
-    made = Sequences(namespace, collector, 2, numbers=(40_000, 1_000))
+    made = Sequences(namespace, collector, 2, rate=1_000)
     made.app.until_ready()
     return made
 
@@ -15,23 +15,33 @@ def running(namespace: Namespace, collector: Collector) -> Sequences:
 _ASK = """
 import sys, grpc
 from wallaroo.v1 import control_pb2 as pb, control_pb2_grpc
-address, how = sys.argv[1:]
-channel = grpc.insecure_channel(address) if how == "plain" else grpc.secure_channel(
-    address, grpc.ssl_channel_credentials(open(how, "rb").read()),
-    options=[("grpc.ssl_target_name_override", "worker.wallaroo")])
+address, *paths = sys.argv[1:]
+files = [open(path, "rb").read() for path in paths]  # the authority, and a key with certificate
+channel = grpc.secure_channel(
+    address, grpc.ssl_channel_credentials(*files),
+    options=[("grpc.ssl_target_name_override", "worker.wallaroo")],
+) if files else grpc.insecure_channel(address)
 try:
-    control_pb2_grpc.ControlStub(channel).Status(pb.StatusRequest(), timeout=5)
+    control_pb2_grpc.CoordinatorStub(channel).Status(pb.StatusRequest(), timeout=5)
     print("answered")
 except grpc.RpcError as error:
     print("refused", error.code().name)
 """
 
 
+def test_who_has_a_certificate_is_answered(running: Sequences) -> None:
+    """Else the others of these tests would show nothing."""
+    address = f"{running.app.pods()[0]['status']['podIP']}:7710"
+    files = [f"/etc/wallaroo/tls/{name}" for name in ("ca.crt", "tls.key", "tls.crt")]
+    execute = ("exec", "app-1", "--", "python", "-c", _ASK, address, *files)
+    assert running.namespace.kubectl(*execute).strip() == "answered"
+
+
 @pytest.mark.parametrize("port", [7710, 7711])
 def test_a_stranger_is_refused(running: Sequences, port: int) -> None:
     """Ruling K8s 24: without a certificate of the application's nobody is answered."""
     address = f"{running.app.pods()[0]['status']['podIP']}:{port}"
-    said = running.collector.execute("python", "-c", _ASK, address, "plain")
+    said = running.collector.execute("python", "-c", _ASK, address)
     assert said.startswith("refused UNAVAILABLE"), said
 
 

@@ -54,6 +54,7 @@ def test_the_words_of_a_real_text_are_counted_exactly(
     assert counts["the"] == 63_919
 
 
+@pytest.mark.alone
 def test_it_is_ready_within_seconds(namespace: Namespace, collector: Collector) -> None:
     """Below 15 s from apply to Ready, where the image is there."""
     namespace.kubectl("create", "configmap", "word-count", f"--from-file={EXAMPLE}/word_count.py")

@@ -20,6 +20,7 @@ def _until_operator() -> None:
     run(["kubectl", "-n", OPERATOR, "rollout", "status", "deploy/wallaroo", "--timeout=90s"])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 8], ids=lambda each: f"after {each} s")
 def test_it_is_killed_in_a_rescale(
     namespace: Namespace, collector: Collector, after: float
@@ -36,8 +37,9 @@ def test_it_is_killed_in_a_rescale(
     made.end()
 
 
+@pytest.mark.alone
 def test_applications_run_on_without_it(namespace: Namespace, collector: Collector) -> None:
-    made = Sequences(namespace, collector, 2, numbers=(40_000, 2_000))
+    made = Sequences(namespace, collector, 2, rate=2_000)
     made.app.until_ready()
     deployment = ("-n", OPERATOR, "scale", "deploy/wallaroo")
     run(["kubectl", *deployment, "--replicas=0"])
@@ -65,9 +67,10 @@ def test_with_its_status_wiped_it_finds_its_way(namespace: Namespace, collector:
     made.end()
 
 
+@pytest.mark.alone
 def test_its_restart_restarts_no_worker(namespace: Namespace, collector: Collector) -> None:
     """Ruling K8s 23."""
-    made = Sequences(namespace, collector, 2, numbers=(20_000, 2_000))
+    made = Sequences(namespace, collector, 2, rate=2_000)
     made.app.until_ready()
     before = made.app.uids()
     _kill_operator()

@@ -13,7 +13,7 @@ from k8s import Collector, Failed, Namespace, until
 @pytest.fixture
 def running(namespace: Namespace, collector: Collector) -> Sequences:
     """Three workers, and half a minute of numbers."""
-    made = Sequences(namespace, collector, 3, numbers=(60_000, 2_000))
+    made = Sequences(namespace, collector, 3, rate=2_000)
     made.app.until_ready()
     made.until_more(4_000)
     return made

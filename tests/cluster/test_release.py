@@ -12,7 +12,7 @@ from k8s import OPERATOR, Collector, Failed, Namespace, run
 
 @pytest.fixture
 def running(namespace: Namespace, collector: Collector) -> Sequences:
-    made = Sequences(namespace, collector, 2, numbers=(60_000, 2_000))
+    made = Sequences(namespace, collector, 2, rate=2_000)
     made.app.until_ready()
     return made
 
@@ -21,6 +21,7 @@ def test_helm_test_passes(namespace: Namespace) -> None:
     assert "Succeeded" in namespace.cluster.helm("test", "wallaroo", "-n", OPERATOR)
 
 
+@pytest.mark.alone
 def test_an_upgrade_restarts_no_worker(running: Sequences) -> None:
     """Ruling K8s 23."""
     before = running.app.uids()
@@ -33,6 +34,7 @@ def test_an_upgrade_restarts_no_worker(running: Sequences) -> None:
     running.end()
 
 
+@pytest.mark.alone
 def test_an_uninstall_leaves_applications_and_their_data(running: Sequences) -> None:
     cluster = running.namespace.cluster
     before = running.app.uids()
@@ -48,6 +50,7 @@ def test_an_uninstall_leaves_applications_and_their_data(running: Sequences) -> 
     running.end()
 
 
+@pytest.mark.alone
 def test_a_namespace_goes_while_there_is_no_operator(namespace: Namespace) -> None:
     other = Namespace(namespace.cluster)
     Sequences(other, Collector(other), 2).app.until_ready()
@@ -59,6 +62,7 @@ def test_a_namespace_goes_while_there_is_no_operator(namespace: Namespace) -> No
         run([*scale, "--replicas=1"])
 
 
+@pytest.mark.alone
 class TestForOneNamespace:
     @pytest.fixture
     def alone(self, namespace: Namespace) -> Iterator[Any]:

@@ -68,6 +68,7 @@ def test_without_load_the_state_moves_too(namespace: Namespace, collector: Colle
     until(lambda: made.app.status()["keys"] == 207, "not all keys are there", 60)
 
 
+@pytest.mark.alone
 def test_a_pod_that_finds_no_room_stops_nothing(namespace: Namespace, collector: Collector) -> None:
     """Ruling K8s 16: shown with the scheduler's words; it goes through once there is room."""
     made = Sequences(namespace, collector, 2, rescaleTimeout="5s")
@@ -86,6 +87,7 @@ def test_a_pod_that_finds_no_room_stops_nothing(namespace: Namespace, collector:
     made.end()
 
 
+@pytest.mark.alone
 def test_a_target_is_called_off_while_pods_are_waited_for(
     namespace: Namespace, collector: Collector
 ) -> None:

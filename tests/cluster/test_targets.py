@@ -2,10 +2,12 @@
 
 import time
 
+import pytest
 from applications import Sequences
 from k8s import OPERATOR, App, Collector, Namespace, run, until
 
 
+@pytest.mark.alone
 def test_no_key_waits_long_in_a_rescale(namespace: Namespace, collector: Collector) -> None:
     """3 -> 4 under 20,000 events a second: the longest gap of any key is below 250 ms."""
     made = Sequences(namespace, collector, 3)
@@ -26,6 +28,7 @@ def test_no_key_waits_long_in_a_rescale(namespace: Namespace, collector: Collect
     assert during < 250
 
 
+@pytest.mark.alone
 def test_an_idle_operator_costs_little(namespace: Namespace) -> None:
     """50 applications that are suspended: below 120 MB, 1 % of a core, and few requests."""
     where = {"configMap": {"name": "none", "key": "app.py"}}

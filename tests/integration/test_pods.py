@@ -37,11 +37,11 @@ def pods(tmp_path: Path, app: Path, out: Path) -> Iterator[Pods]:
     made.kill()
 
 
-def finish(pods: Pods, out: Path) -> None:
-    """Let the endless source end; then all that it gave must be there, once."""
+def finish(pods: Pods, out: Path) -> int:
+    """Let the endless source end; then all that it gave must be there, once: returns how much."""
     sequences.enough(out)
     pods.until(lambda found: found["phase"] == "ended", "it does not end")
-    sequences.check_endless(out)
+    return sequences.check_endless(out)
 
 
 def test_nothing_begins_until_it_is_told_then_it_processes_and_ends_idle(
@@ -65,9 +65,12 @@ def test_nothing_begins_until_it_is_told_then_it_processes_and_ends_idle(
     assert time.time() - 60 < found["committed_at"] <= time.time()
     pods.until(lambda f: all(each["processing"] for each in f["workers"]), "one does nothing")
     assert "wallaroo_refused_connections 0.0" in pods.pods[0].get("/metrics")[1]
-    finish(pods, out)
+    count = finish(pods, out)
     time.sleep(0.5)
-    assert pods.status()["phase"] == "ended", "the coordinator answers on"
+    found = pods.status()
+    assert found["phase"] == "ended", "the coordinator answers on"
+    assert sum(each["read"] for each in found["workers"]) == count
+    assert sum(each["keys"] for each in found["workers"]) == sequences.KEYS + sequences.BUCKETS
     assert not pods.pods[1].ready
     assert all(pod.process.poll() is None for pod in pods.pods.values())
     pods.terminate(0, 1)

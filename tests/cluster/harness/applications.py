@@ -11,7 +11,7 @@ PORT = 7000
 class Sequences:
     """The sequence window (programs/sequences_app.py) over TCP, or over a generator.
 
-    numbers: how many are generated, and how many a second; None for TCP.
+    rate: how many numbers are generated a second, until the end is asked for; 0 for TCP.
     """
 
     def __init__(
@@ -19,16 +19,16 @@ class Sequences:
         namespace: Namespace,
         collector: Collector,
         replicas: int = 1,
-        numbers: tuple[int, int] | None = None,
+        rate: int = 0,
         name: str = "app",
         **spec: Any,
     ) -> None:
-        self.namespace, self.collector, self.numbers = namespace, collector, numbers
+        self.namespace, self.collector, self.rate = namespace, collector, rate
         self.load: Program | None = None
         self.module = (PROGRAMS / "sequences_app.py").read_text()
         self.write_module(self.module)
-        source = f"tcp:{PORT}" if numbers is None else f"numbers:{numbers[0]}:{numbers[1]}"
-        ports = [{"name": "numbers", "port": PORT}] if numbers is None else []
+        source = f"numbers:{rate}" if rate else f"tcp:{PORT}"
+        ports = [] if rate else [{"name": "numbers", "port": PORT}]
         config_map = {"name": "sequences", "key": "sequences_app.py"}
         self.app = App(
             namespace,
@@ -62,17 +62,29 @@ class Sequences:
         """Send no more; all that was sent has come out. Returns that, and what the load says."""
         if self.load:
             self.load.execute("touch", "/tmp/enough")
-            said = self.load.result()
+            said, least = self.load.result(), 0
         else:
-            assert self.numbers
-            said = {"sent": self.numbers[0], "broken": 0}
-            until(self._all, "not all has come out")
+            least = self._enough()
+            said = {"broken": 0}
         found = read(self.collector.settled(), twice=twice)
+        if not self.load:
+            said["sent"] = max(found.inputs)
+            assert said["sent"] >= least, f"{said['sent']} of {least} came out"
         if not lost:
             assert not said["broken"], f"connections broke: {said}"
             exactly(found, said["sent"])
         return found, said
 
-    def _all(self) -> bool:
-        assert self.numbers
-        return self.collector.count() >= self.numbers[0]
+    def _enough(self) -> int:
+        """Have the generator end; returns what it has given at least."""
+        least = self.collector.count() + self.rate
+
+        def ended() -> bool:
+            for pod in self.app.pods():
+                name = pod["metadata"]["name"]
+                script = f"echo {least} >/tmp/enough.new && mv /tmp/enough.new /tmp/enough"
+                self.namespace.kubectl("exec", name, "--", "sh", "-c", script)
+            return str(self.app.condition("Ready")["reason"]) == "Complete"
+
+        until(ended, "it does not end")
+        return least

@@ -15,10 +15,9 @@ EDITION = "first"
 
 
 class Numbers:
-    """1, 2, 3, … up to the last one, so many a second."""
+    """1, 2, 3, … so many a second, up to the number that the file /tmp/enough has, or beyond it."""
 
-    def __init__(self, last, rate):
-        self.last = last
+    def __init__(self, rate):
         self.rate = rate
 
     def initial_value(self):
@@ -27,7 +26,11 @@ class Numbers:
     def apply(self, previous):
         if not previous % 50:
             time.sleep(50 / self.rate)
-        return previous + 1 if previous < self.last else None
+            if os.path.exists("/tmp/enough"):
+                with open("/tmp/enough") as enough:
+                    if previous >= int(enough.read()):
+                        return None
+        return previous + 1
 
 
 class Window:
@@ -84,13 +87,13 @@ def encode(line):
 
 
 def application_setup(args):
-    """tcp:PORT, or numbers:LAST:RATE; then HOST:PORT or a file for what comes out."""
+    """tcp:PORT, or numbers:RATE; then HOST:PORT or a file for what comes out."""
     _, source, out = args
-    kind, *rest = source.split(":")
+    kind, number = source.split(":")
     if kind == "tcp":
-        config = wallaroo.TCPSourceConfig("numbers", "0.0.0.0", rest[0], decode)
+        config = wallaroo.TCPSourceConfig("numbers", "0.0.0.0", number, decode)
     else:
-        config = wallaroo.GenSourceConfig("numbers", Numbers(*map(int, rest)))
+        config = wallaroo.GenSourceConfig("numbers", Numbers(int(number)))
     if ":" in out:
         sink = wallaroo.TCPSinkConfig(*out.split(":"), encode)
     else:

@@ -265,8 +265,9 @@ class Node:
         #: Clients are being let go of: what had been lost before, and whether all are gone.
         self._lost_before = 0
         self._clients_gone = True
-        #: What dataflows have done that are abandoned.
+        #: What dataflows have done that are abandoned; where the last of them stood.
         self._done = Counters()
+        self._stood = Counters()
         #: Marks of dead letters that are not written any more, for when they are again.
         self._left: tuple[dict[str, Any], ...] = ()
         self._services: list[_Services] = []
@@ -290,6 +291,11 @@ class Node:
     def progress(self) -> Counters:
         """What has been done since this process began, also what had to be done again."""
         return self._done + self.engine.progress if self.engine else self._done
+
+    @property
+    def counters(self) -> Counters:
+        """Where the dataflow stands, or stood when there was one."""
+        return self.engine.counters if self.engine else self._stood
 
     @property
     def connections(self) -> int:
@@ -432,6 +438,7 @@ class Node:
         self._forget_attempt()
         if self.engine:
             self._done += self.engine.progress
+            self._stood = self.engine.counters
             self.engine.close(keep=list(self._lasting.values()))
             self.engine = None
         for services in self._services:
@@ -779,6 +786,7 @@ class Node:
 
     def _start_anew(self) -> None:
         """Remove what this folder holds of an earlier membership, or of another worker."""
+        self._stood = Counters()
         if self._store:
             self._store.close()
             self._store = None

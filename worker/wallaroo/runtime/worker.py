@@ -30,7 +30,7 @@ import grpc.aio
 import structlog
 
 from wallaroo.connectors.file_sink import FileSinkConfig
-from wallaroo.dataflow.engine import Backlog, Counters
+from wallaroo.dataflow.engine import Backlog
 from wallaroo.dataflow.exchange import Outbox
 from wallaroo.disk import RealDisk
 from wallaroo.errors import DataflowError, Failure, InputError
@@ -443,8 +443,7 @@ class Worker(ABC):
         )
 
     def _counters(self) -> pb.Report:
-        engine = self.node.engine
-        counters = engine.counters if engine else Counters()
+        counters = self.node.counters
         store = self.node.store
         certificates = self._network.certificates
         return pb.Report(
