@@ -114,6 +114,7 @@ class _Case:
                 "NameConflict",
                 f"{what}: delete or rename what is there, or give the application another name",
             )
+            self._look_again(WAITING)
             return self._decision()
         if self._module_missing and o.workers is None:
             self._stuck("ModuleNotFound", self._module_missing)

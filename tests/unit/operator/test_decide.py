@@ -32,7 +32,7 @@ from wallaroo.partitioning.rewrite import rewrite
 from wallaroo_operator import manifests, names
 from wallaroo_operator.actions import Begin, Delete, Rescale, Stop
 from wallaroo_operator.app import Module
-from wallaroo_operator.decide import IDLE, decide
+from wallaroo_operator.decide import IDLE, WAITING, decide
 from wallaroo_operator.observed import Coordinator, Observed, Pod, moment, timestamp
 
 THREE, FOUR = Assignment.first(3), Assignment.first(4)
@@ -593,6 +593,7 @@ def test_names_that_are_taken_are_named_and_nothing_is_touched() -> None:
     decision = decide(o)
     assert decision.actions == ()
     assert condition(decision, "Degraded").reason == "NameConflict"
+    assert decision.again <= WAITING, "nothing tells when it is gone"
     assert "Service count" in condition(decision, "Ready").message
 
 
