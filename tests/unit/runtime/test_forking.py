@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -13,6 +14,7 @@ from wallaroo.runtime.forking import ForkServer, Start, WorkerProcess
 
 _PROGRAM = """
 import os, sys, time
+from multiprocessing.connection import Connection
 from wallaroo.runtime.forking import serve
 
 def main(arguments):
@@ -20,22 +22,32 @@ def main(arguments):
     sys.stdout.flush()
     os._exit(0)
 
-serve(int(sys.argv[1]), int(sys.argv[2]), main)
+serve(Connection(int(sys.argv[1])), main)
 """
 
 
-@pytest.fixture
-def lock(tmp_path: Path) -> Iterator[int]:
-    number = os.open(tmp_path / "lock", os.O_CREAT)
-    yield number
-    os.close(number)
+def _main(arguments: list[str]) -> NoReturn:
+    # pytest has replaced them.
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    exec(arguments[0])
+    sys.stdout.flush()
+    os._exit(0)
 
 
 @pytest.fixture
-def server(lock: int) -> Iterator[ForkServer]:
-    made = ForkServer([sys.executable, "-u", "-P", "-c", _PROGRAM], lock)
+def server() -> Iterator[ForkServer]:
+    made = ForkServer(_main, [sys.executable, "-u", "-P", "-c", _PROGRAM])
     yield made
     made.close()
+
+
+@pytest.fixture
+def lock(server: ForkServer, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "lock"
+    number = os.open(path, os.O_CREAT)
+    server.hold(number)
+    yield path
+    os.close(number)
 
 
 @pytest.fixture
@@ -108,12 +120,17 @@ def test_a_server_that_dies_while_it_starts_one_says_so(
 
 
 def test_workers_hold_the_lock_and_their_children_do_not(
-    start: Callable[[str], WorkerProcess], lock: int, tmp_path: Path
+    server: ForkServer, start: Callable[[str], WorkerProcess], lock: Path, tmp_path: Path
 ) -> None:
-    look = f"print(os.path.exists('/proc/self/fd/{lock}'), flush=True)"
+    fds = "os.path.realpath(f'/proc/self/fd/{each}') for each in os.listdir('/proc/self/fd')"
+    look = f"print({str(lock)!r} in [{fds}], flush=True)"
     code = f"{look}; pid = os.fork(); pid or ({look}, os._exit(0)); os.waitpid(pid, 0)"
     _ended(start(code))
-    assert (tmp_path / "log").read_text().split() == ["True", "False"]
+    os.kill(server.pid, signal.SIGKILL)
+    with pytest.raises(OSError, match="forks workers"):
+        start("pass")
+    _ended(start(code))  # of one that has taken its place
+    assert (tmp_path / "log").read_text().split() == ["True", "False"] * 2
 
 
 def _until_gone(pid: int) -> None:

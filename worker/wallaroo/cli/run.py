@@ -9,11 +9,16 @@ from rich.console import Console
 from wallaroo.cli import show
 from wallaroo.cli.common import FAILED, KILLED, dir_option, leave, refuse
 from wallaroo.cli.options import PASS_THROUGH, local_options
+from wallaroo.cli.worker import begin
 from wallaroo.errors import InputError, WallarooParameterError
 from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.directory import Directory, default_directory
+from wallaroo.runtime.forking import ForkServer
 from wallaroo.runtime.options import MOST_WORKERS, Options
 from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
+
+# -P: modules come from where Python and the application are, not from this folder.
+_FORK_SERVER = [sys.executable, "-u", "-P", "-m", "wallaroo", "fork-server"]
 
 
 @click.command(context_settings=PASS_THROUGH)
@@ -52,6 +57,7 @@ def run(
         cwd = Path.cwd()  # before the application's code can change it
     except FileNotFoundError:
         refuse("the current directory has been removed; change to another")
+    server = ForkServer(begin, _FORK_SERVER)  # before the application is loaded
     program = _load(app, arguments)
     at = Directory(cwd / (directory or default_directory(program.name)))
     console = Console(stderr=True)
@@ -62,7 +68,7 @@ def run(
     )
     with view:
         try:
-            status = Runner(program, options, at, cwd).run(view)
+            status = Runner(program, options, at, cwd, server).run(view)
         except InputError as error:
             view.close()
             refuse(str(error))

@@ -1,5 +1,6 @@
 """`wallaroo worker`, one process of a run, and `wallaroo fork-server`, which starts it."""
 
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,15 +59,15 @@ def worker(
     leave(run_worker(program, worker, options, at, sockets))
 
 
+def begin(arguments: list[str]) -> NoReturn:
+    """Be the worker process of this command line."""
+    name, *rest = arguments
+    assert name == worker.name
+    leave(worker.main(rest, f"wallaroo {name}", standalone_mode=False) or 0)
+
+
 @click.command(hidden=True)
 @click.argument("runner", type=int)
-@click.argument("lock", type=int)
-def fork_server(runner: int, lock: int) -> None:
+def fork_server(runner: int) -> None:
     """Fork worker processes, as the runner asks over a file descriptor."""
-
-    def begin(arguments: list[str]) -> NoReturn:
-        name, *rest = arguments
-        assert name == worker.name
-        leave(worker.main(rest, f"wallaroo {name}", standalone_mode=False) or 0)
-
-    serve(runner, lock, begin)
+    serve(Connection(runner), begin)

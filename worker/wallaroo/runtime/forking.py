@@ -2,8 +2,9 @@
 
 To start Python and to load this package takes a good part of a second of a core, which a worker
 that joins, or succeeds one that died, would take from those that process events. So one process of
-its own, the fork server, does that once, in advance; workers are its children, and share its
-memory. They end with it, and it ends with the runner, however that ends.
+its own, the fork server, has done that; workers are its children, and share its memory. It is a
+fork of the runner, from before that had loaded the application. Workers end with it, and it ends
+with the runner, however that ends.
 """
 
 import contextlib
@@ -18,7 +19,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,6 +41,11 @@ class Start:
     arguments: list[str]
     cwd: Path
     log: Path
+
+
+@dataclass(frozen=True)
+class _Hold:
+    """A file descriptor follows: that of the lock."""
 
 
 @dataclass(frozen=True)
@@ -92,31 +100,39 @@ class WorkerProcess:
 class ForkServer:
     """The runner's side of it.
 
-    command: what runs `serve`, up to the numbers that it is given. lock: a file descriptor that it
-    and the workers hold: they are the last to let go of the directory.
+    main: what a worker does with its arguments. command: what runs `serve`, up to the number that
+    it is given: a server that is lost is replaced so, for then a fork would have the application.
+
+    To be made while the process has one thread.
     """
 
-    def __init__(self, command: list[str], lock: int) -> None:
+    def __init__(self, main: Callable[[list[str]], NoReturn], command: list[str]) -> None:
         self._command = command
-        self._lock = lock
+        self._lock: int | None = None
         self._codes: dict[int, int | None] = {}
-        self._begin()
-
-    def _begin(self) -> None:
         self._connection, theirs = Pipe()
-        number = theirs.fileno()
-        self._process = subprocess.Popen(  # noqa: S603  our own interpreter
-            [*self._command, str(number), str(self._lock)],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(number, self._lock),
-            start_new_session=True,  # Ctrl-C is for the runner, which tells the workers
-        )
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # else both would write what is left
+        #: The fork server's number.
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._connection.close()
+            os.setsid()  # Ctrl-C is for the runner, which tells the workers
+            with open(os.devnull) as nothing:
+                os.dup2(nothing.fileno(), 0)
+            setproctitle("wallaroo fork-server")
+            serve(theirs, main)
         theirs.close()
+        self._wait: Callable[[], object] = partial(os.waitpid, self.pid, 0)
 
-    @property
-    def pid(self) -> int:
-        """The fork server's number."""
-        return self._process.pid
+    def hold(self, lock: int) -> None:
+        """Have it and the workers hold this lock: they are the last to let go of the directory."""
+        self._lock = lock
+        try:
+            self._connection.send(_Hold())
+            send_handle(self._connection, lock, self.pid)
+        except OSError:
+            self._lost()
 
     def start(self, start: Start) -> WorkerProcess:
         """Start a worker. Raises OSError."""
@@ -148,21 +164,31 @@ class ForkServer:
         for pid, code in self._codes.items():
             if code is None:
                 self._codes[pid] = -signal.SIGKILL
-        self._connection.close()
-        self._process.wait()
-        self._begin()
+        self.close()
+        self._connection, theirs = Pipe()
+        process = subprocess.Popen(  # noqa: S603  our own interpreter
+            [*self._command, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        self.pid, self._wait = process.pid, process.wait
+        theirs.close()
+        if self._lock is not None:
+            self.hold(self._lock)
 
     def close(self) -> None:
         """End it, and what it has started."""
         self._connection.close()
-        self._process.wait()
+        self._wait()
 
 
-def serve(number: int, lock: int, main: Callable[[list[str]], NoReturn]) -> NoReturn:
+def serve(
+    runner: "Connection[_Started | _Ended, _Hold | Start]", main: Callable[[list[str]], NoReturn]
+) -> NoReturn:
     """Be the fork server, until the runner ends.
 
-    number: of the file descriptor that leads to it. lock: of the one that workers hold. main: what
-    a worker does with its arguments.
+    runner: leads to it. main: what a worker does with its arguments.
     """
     me = os.getpid()
     signal.signal(signal.SIGCHLD, lambda *_: None)  # so that it wakes us
@@ -170,7 +196,7 @@ def serve(number: int, lock: int, main: Callable[[list[str]], NoReturn]) -> NoRe
     for end in (woken, wake):
         end.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
-    runner = Connection(number)
+    lock: int | None = None
     # Collections would write to each object, and so give every worker a copy of its own.
     gc.collect()
     gc.freeze()
@@ -182,6 +208,9 @@ def serve(number: int, lock: int, main: Callable[[list[str]], NoReturn]) -> NoRe
                 _reap(runner)
             if runner in ready:
                 start = runner.recv()
+                if isinstance(start, _Hold):
+                    lock = recv_handle(runner)
+                    continue
                 try:
                     pid = os.fork()
                 except OSError as error:
@@ -193,13 +222,14 @@ def serve(number: int, lock: int, main: Callable[[list[str]], NoReturn]) -> NoRe
                     for each in (runner, woken, wake):
                         each.close()
                     _end_with(me)
-                    keep_from_children(lock)
+                    if lock is not None:
+                        keep_from_children(lock)
                     _be(start, main)
                 runner.send(_Started(pid))
     os._exit(0)
 
 
-def _reap(runner: "Connection[_Started | _Ended, Start]") -> None:
+def _reap(runner: "Connection[_Started | _Ended, _Hold | Start]") -> None:
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)

@@ -8,7 +8,6 @@ starts those that are to join and asks the coordinator for a rescale, until it h
 
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -48,7 +47,6 @@ _COORDINATOR = 3
 
 #: What forks the workers. -P: modules come from where Python and the application are, not from
 #: this folder. -u: what user code prints is in the log at once.
-_FORK_SERVER = [sys.executable, "-u", "-P", "-m", "wallaroo", "fork-server"]
 
 
 class Interrupted(Exception):
@@ -102,12 +100,20 @@ class _Process:
 class Runner:
     """Runs `program` with state and logs in `directory`.
 
-    cwd: the folder in which the workers start.
+    cwd: the folder in which the workers start. server: forks them; it is closed at the end.
     """
 
-    def __init__(self, program: Program, options: Options, directory: Directory, cwd: Path) -> None:
+    def __init__(
+        self,
+        program: Program,
+        options: Options,
+        directory: Directory,
+        cwd: Path,
+        server: ForkServer,
+    ) -> None:
         self._program = program
         self._cwd = cwd
+        self._server = server
         self._options = options
         self._directory = directory
         self._processes: list[_Process] = []
@@ -133,22 +139,19 @@ class Runner:
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         outcome: dict[str, Any] = {"ended": "killed", "error": None}
-        server = None
         try:
             try:
-                server = ForkServer(_FORK_SERVER, lock)
+                self._server.hold(lock)
                 self._scaler.begin(members, self._options.workers)
                 self._directory.write_control(sockets.coordinator)
                 for worker in sorted(self._scaler.needed):
-                    self._processes.append(
-                        _Process(worker, self._spawn(worker, server, sockets.path))
-                    )
+                    self._processes.append(_Process(worker, self._spawn(worker, sockets.path)))
             except OSError as error:
                 raise InputError(
                     f"can't use {self._directory.path}: {error.strerror or error}"
                 ) from None
             with Client(sockets.coordinator, _ANSWER) as client:
-                self._watch(client, view, lambda w: self._spawn(w, server, sockets.path))
+                self._watch(client, view, lambda w: self._spawn(w, sockets.path))
             status = self._last_status()
             if status["phase"] == Phase.FAILED.value:  # who said why was killed on its way out
                 raise Stopped(Failure(**status["error"]), self._directory.log(0))
@@ -162,8 +165,7 @@ class Runner:
             raise
         finally:
             self._kill()
-            if server:
-                server.close()
+            self._server.close()
             for number, handler in before.items():
                 signal.signal(number, handler)
             status = self._last_status()
@@ -203,13 +205,12 @@ class Runner:
             )
         return text
 
-    def _spawn(self, worker: int, server: ForkServer, sockets: Path) -> WorkerProcess:
+    def _spawn(self, worker: int, sockets: Path) -> WorkerProcess:
         worker_socket(sockets, worker).unlink(missing_ok=True)
-        # -P: modules come from where Python and the application are, not from this folder.
         arguments = ["worker", "--worker", str(worker), *self._options.flags()]
         arguments += ["--dir", str(self._directory.path), "--sockets", str(sockets)]
         arguments += ["--", str(self._program.path), *self._program.arguments]
-        return server.start(Start(arguments, self._cwd, self._directory.log(worker)))
+        return self._server.start(Start(arguments, self._cwd, self._directory.log(worker)))
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
