@@ -157,6 +157,7 @@ def _unready(app: App, words: str) -> str:
 class TestDeleting:
     @pytest.mark.parametrize("cascade", ["background", "foreground"])
     def test_takes_all_objects_with_it(self, running: Sequences, cascade: str) -> None:
+        """Ruling K8s 5: claims too, where that was asked for."""
         running.namespace.kubectl("delete", "wapp", "app", f"--cascade={cascade}")
         kinds = ("statefulset", "service", "pdb", "secret", "configmap", "pod")
         label = "app.kubernetes.io/instance=app"

@@ -46,6 +46,7 @@ def test_a_stranger_is_refused(running: Sequences, port: int) -> None:
 
 
 def test_who_knows_the_authority_alone_is_refused(running: Sequences) -> None:
+    """Ruling K8s 24."""
     secret = running.namespace.get("secret", "app-tls")
     assert set(secret["data"]) == {"tls.crt", "tls.key", "ca.crt"}
     address = f"{running.app.pods()[0]['status']['podIP']}:7710"
@@ -56,6 +57,7 @@ def test_who_knows_the_authority_alone_is_refused(running: Sequences) -> None:
 
 
 def test_no_pod_has_the_key_of_the_authority(running: Sequences) -> None:
+    """Ruling K8s 24."""
     for pod in running.app.pods():
         assert "app-ca" not in str(pod["spec"])
 

@@ -25,6 +25,7 @@ def _until_operator() -> None:
 def test_it_is_killed_in_a_rescale(
     namespace: Namespace, collector: Collector, after: float
 ) -> None:
+    """Ruling K8s 17: it finds its way."""
     made = Sequences(namespace, collector, 3)
     made.app.until_ready()
     made.begin(2000)
@@ -39,6 +40,7 @@ def test_it_is_killed_in_a_rescale(
 
 @pytest.mark.alone
 def test_applications_run_on_without_it(namespace: Namespace, collector: Collector) -> None:
+    """A pod that is replaced needs the Secret alone (ruling K8s 24)."""
     made = Sequences(namespace, collector, 2, rate=2_000)
     made.app.until_ready()
     deployment = ("-n", OPERATOR, "scale", "deploy/wallaroo")

@@ -52,6 +52,7 @@ def test_an_uninstall_leaves_applications_and_their_data(running: Sequences) -> 
 
 @pytest.mark.alone
 def test_a_namespace_goes_while_there_is_no_operator(namespace: Namespace) -> None:
+    """Ruling K8s 21: no finalizer is in the way."""
     other = Namespace(namespace.cluster)
     Sequences(other, Collector(other), 2).app.until_ready()
     scale = ("kubectl", "-n", OPERATOR, "scale", "deploy/wallaroo")

@@ -26,7 +26,7 @@ def _with_load(
 
 
 def test_three_to_five_to_two_under_load(namespace: Namespace, collector: Collector) -> None:
-    """What moves is the least; released volumes go after the commit (ruling K8s 3)."""
+    """The least moves; volumes go after the commit, and no client loses (rulings K8s 3 and 12)."""
     made = _with_load(namespace, collector, 3)
     assert made.app.claims() == [f"state-app-{n}" for n in range(3)]
     for members in (5, 2):

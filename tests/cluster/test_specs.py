@@ -38,6 +38,7 @@ def _refusal(namespace: Namespace, name: str = "app", **spec: Any) -> str:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_wrong_spec_is_refused(shared: Namespace, spec: Json, says: str) -> None:
+    """Also one that would loosen what confines the pods (ruling K8s 13)."""
     words = _refusal(shared, **spec)
     assert says in words, words
 

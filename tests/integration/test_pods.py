@@ -1,6 +1,6 @@
 """Workers as pods: real processes, each with an address of its own.
 
-"Ruling K8s" are those of docs/pods.md.
+"Ruling K8s" are those of docs/kubernetes.md.
 """
 
 import json
@@ -79,7 +79,7 @@ def test_nothing_begins_until_it_is_told_then_it_processes_and_ends_idle(
 def test_a_joiner_that_starts_later_takes_part_and_a_released_one_idles(
     pods: Pods, out: Path
 ) -> None:
-    """Ruling K8s 8: a released process never rejoins."""
+    """Rulings K8s 1 and 8: a released process never rejoins, nor does what its volume holds."""
     pods.begun(2)
     pods.start(2)
     pods.until(lambda found: found["joiners"] == [2], "it does not come")
@@ -137,6 +137,7 @@ def test_pods_that_are_killed_come_back_and_nothing_is_lost(pods: Pods, out: Pat
 
 
 def test_a_stop_keeps_the_pods_idle_and_started_again_they_go_on(pods: Pods, out: Path) -> None:
+    """Ruling K8s 8."""
     pods.begun(2)
     pods.until_committed()
     pods.stop()

@@ -25,7 +25,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", ["protocol.md", "pods.md"])
+@pytest.mark.parametrize("page", ["protocol.md", "pods.md", "kubernetes.md"])
 def test_every_test_that_a_page_names_exists(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
     named = set(re.findall(r"`(test_\w+)`", text))

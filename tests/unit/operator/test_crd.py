@@ -87,6 +87,7 @@ def test_a_default_that_the_schema_gets_later_is_no_other_template() -> None:
     [{"replicas": 5}, {"suspend": True}, {"rescaleTimeout": "1m"}, {"imagePullPolicy": None}],
 )
 def test_what_is_no_matter_of_pods_is_no_other_template(change: dict[str, Any]) -> None:
+    """Ruling K8s 23."""
     change = {k: v for k, v in change.items() if v is not None}
     assert App.read(resource(**change)).inputs(None) == App.read(resource()).inputs(None)
 
@@ -96,6 +97,7 @@ def test_what_is_no_matter_of_pods_is_no_other_template(change: dict[str, Any]) 
     [{"image": "new"}, {"args": ["-v"]}, {"env": [{"name": "A"}]}, {"onError": "DeadLetter"}],
 )
 def test_what_pods_are_made_of_makes_another_template(change: dict[str, Any]) -> None:
+    """Ruling K8s 23."""
     assert App.read(resource(**change)).inputs(None) != App.read(resource()).inputs(None)
 
 

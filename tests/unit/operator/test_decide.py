@@ -55,7 +55,7 @@ def test_nothing_is_done_where_all_is_as_asked_for() -> None:
 
 
 def test_the_status_says_what_there_is() -> None:
-    """Ruling K8s 22."""
+    """Rulings K8s 17 and 22."""
     status = decide(at_rest()).status
     assert status is not None
     assert (status["replicas"], status["members"], status["keys"]) == (3, 3, 30)
@@ -189,6 +189,7 @@ def test_a_members_lost_state_is_named_and_accepted() -> None:
 
 
 def test_scaling_up_starts_pods_first() -> None:
+    """Ruling K8s 16."""
     decision = decide(asked(at_rest(3), replicas=4))
     assert size(decision) == 4
     assert not any(isinstance(each, Rescale) for each in decision.actions)
@@ -280,6 +281,7 @@ def test_a_new_target_starts_afresh() -> None:
 
 @pytest.mark.parametrize("phase", ["prepare", "copy", "catch up"])
 def test_another_target_supersedes_a_rescale_before_its_switch(phase: str) -> None:
+    """Ruling K8s 15."""
     c = coordinator(3, joiners=frozenset({3}), rescale=under_way(3, 4, phase))
     back = decide(asked(growing(coordinator=c), replicas=3))
     assert back.actions[-1] == Rescale(1, THREE)  # the assignment in force calls it off
@@ -311,6 +313,7 @@ def test_nothing_that_takes_part_is_shrunk_away() -> None:
 
 
 def test_scaling_down_rescales_first() -> None:
+    """Ruling K8s 3."""
     decision = decide(asked(at_rest(4), replicas=3))
     assert decision.actions == (Rescale(1, rewrite(FOUR, range(3))),)
 
@@ -509,6 +512,7 @@ def test_nothing_is_touched_when_that_fails(proof: Pod, words: str) -> None:
 
 
 def test_a_failure_that_is_not_the_templates_is_tried_again() -> None:
+    """Ruling K8s 18."""
     evicted = replace(DISPROVEN, exit_code=-1, words="The node was low on memory")
     assert deleted(decide(changed(evicted))) == ["count-check-1"]
 
@@ -576,6 +580,7 @@ def test_a_rollout_by_annotation() -> None:
 
 
 def test_what_a_rollout_has_left_is_swept_away() -> None:
+    """Ruling K8s 18."""
     o = at_rest()
     old = manifests.module_map(o.app, Module("app.py", "old"))
     old["metadata"] |= {"uid": "old-uid", "resourceVersion": "2"}
@@ -629,6 +634,7 @@ def test_pods_that_can_not_run(more: dict[str, Any], reason: str, words: str) ->
 
 
 def test_a_pod_that_can_not_be_scheduled_is_for_an_autoscaler() -> None:
+    """Ruling K8s 22: no person must act."""
     decision = decide(starting(unschedulable="no node has room"))
     assert condition(decision, "Ready").reason == "Unschedulable"
     assert condition(decision, "Degraded").status == "False"
@@ -647,6 +653,7 @@ def test_a_pod_on_a_node_that_is_gone_is_never_forced() -> None:
 
 
 def test_a_users_exception() -> None:
+    """Ruling K8s 22: a person must act."""
     failure = {"message": "division by zero", "step": "divide", "key": "a", "event": "(1, 0)"}
     decision = decide(at_rest(3, coordinator=coordinator(3, phase="failed", failure=failure)))
     assert decision.actions == ()

@@ -68,6 +68,7 @@ def rendered(of: App, module: Module | None) -> list[dict[str, Any]]:
     [("plain", app(), IN_MAP), ("everything", app("everything", **EVERYTHING), None)],
 )
 def test_an_application_is_rendered_as_ever(name: str, of: App, module: Module | None) -> None:
+    """Ruling K8s 23."""
     text = yaml.safe_dump_all(rendered(of, module), sort_keys=False)
     path = GOLDEN / f"{name}.yaml"
     if os.environ.get("WALLAROO_GOLDEN"):
@@ -184,6 +185,7 @@ def test_a_module_is_copied_under_a_name_that_says_its_text() -> None:
 
 
 def test_everything_goes_with_its_application() -> None:
+    """Ruling K8s 21: without a finalizer."""
     for each in rendered(app(ports=[{"name": "x", "port": 1}]), IN_MAP):
         (owner,) = each["metadata"]["ownerReferences"]
         assert owner["uid"] == "uid-of-the-app"

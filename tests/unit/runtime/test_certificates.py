@@ -1,6 +1,6 @@
 """Certificates: who is let in, and what happens when they are renewed.
 
-"Ruling K8s" are those of docs/pods.md.
+"Ruling K8s" are those of docs/kubernetes.md.
 """
 
 import asyncio
@@ -114,6 +114,7 @@ def test_strangers_are_refused_and_counted(
 def test_a_server_of_another_authority_or_name_is_not_believed(
     tmp_path: Path, port: int, authority: Authority
 ) -> None:
+    """Rulings K8s 9 and 24: the name is checked, whatever the address."""
     other = Authority()
     assert is_refused(port, authority.client(accepts=other))
     wrong = Certificates(authority.mount(tmp_path / "wrong", name="somebody.else"))
@@ -150,6 +151,7 @@ def test_new_certificates_are_for_new_connections_and_old_ones_live_on(
 def test_a_client_has_what_the_folder_holds(
     port: int, tmp_path: Path, authority: Authority, certificates: Certificates, clock: Clock
 ) -> None:
+    """Ruling K8s 24."""
     assert ask(port, certificates.client()) == "here"
     clock.now += LOOK
     authority.mount(tmp_path / "tls")
@@ -185,7 +187,7 @@ def test_certificates_that_cannot_be_used_are_named_at_the_start(
 def test_the_server_of_exchanges_renews_its_certificates_too(
     tmp_path: Path, authority: Authority, certificates: Certificates, clock: Clock
 ) -> None:
-    """It is one of asyncio's."""
+    """Ruling K8s 24. It is one of asyncio's."""
     new = Authority("new")
 
     async def status(port: int, credentials: grpc.ChannelCredentials) -> str:

@@ -45,5 +45,6 @@ def test_what_there_is_not_is_said(health: Health) -> None:
 
 
 def test_one_that_says_nothing_keeps_nobody_waiting(health: Health) -> None:
+    """Ruling K8s 10."""
     with socket.create_connection(("127.0.0.1", health.port)):
         assert get(health, "/livez")[0] == 200
