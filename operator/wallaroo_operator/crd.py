@@ -414,6 +414,10 @@ STATUS = _object(
         "beginning": _text(
             "The volume claim on which it was told so, until the coordinator has answered."
         ),
+        "anew": _text(
+            "The volume claim on which it started from nothing again, as a person had accepted, "
+            "until its first checkpoint."
+        ),
         "assignment": _object(
             "Who owns what of the hash interval.",
             {

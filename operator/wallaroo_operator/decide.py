@@ -32,6 +32,8 @@ JOINING_TIME = 300.0
 PROOF_TIME = 60.0
 #: Seconds between two looks: while something is being done; while something is waited for; else.
 SOON, WAITING, IDLE = 1.0, 5.0, 300.0
+#: At most, for what somebody has to do and no watch tells of.
+UNTOLD = 60.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class _Case:
         #: What of the status is remembered.
         self._kept: Json = {
             key: self._app.status[key]
-            for key in ("begun", "beginning", "retry", "settled", "stopping")
+            for key in ("begun", "beginning", "anew", "retry", "settled", "stopping")
             if key in self._app.status
         }
         if observed.workers and observed.workers.begun:
@@ -114,11 +116,11 @@ class _Case:
                 "NameConflict",
                 f"{what}: delete or rename what is there, or give the application another name",
             )
-            self._look_again(WAITING)
+            self._look_again(self._untold())
             return self._decision()
         if self._module_missing and o.workers is None:
             self._stuck("ModuleNotFound", self._module_missing)
-            self._look_again(WAITING)
+            self._look_again(self._untold())
             return self._decision()
         self._bases()
         if o.workers is None:
@@ -283,6 +285,7 @@ class _Case:
         else:
             epoch = self._known_epoch()
             self._kept["begun"] = begun or self._app.uid
+            self._kept["anew"] = first.uid
             self._actions.append(Begin(self._target, accept_loss=True, epoch=epoch))
             message = "its state was lost, which was accepted: the application starts from nothing"
             self._tell("Warning", "StateLossAccepted", message, f"{first.uid} {epoch}")
@@ -295,7 +298,11 @@ class _Case:
 
     def _lost(self, c: Coordinator) -> None:
         """Members are there without the state that they should have."""
-        if self._app.accepted_loss != str(c.epoch):
+        # Where all state was lost and that was accepted, so is what others have of that time, who
+        # may be heard only afterwards.
+        first = next((claim.uid for claim in self._o.claims if claim.ordinal == 0), "")
+        anew = c.epoch == 0 and first and self._kept.get("anew") == first
+        if not anew and self._app.accepted_loss != str(c.epoch):
             self._state_lost(c.lost, c.epoch)
             return
         self._actions.append(Begin(len(c.members), accept_loss=True, epoch=c.epoch))
@@ -642,6 +649,8 @@ class _Case:
         # It has begun, whoever said so.
         self._kept["begun"] = self._kept.get("begun") or c.application or self._app.uid
         self._kept.pop("beginning", None)
+        if c.epoch:
+            self._kept.pop("anew", None)
         last = str(c.history[-1]["attempt"]) if c.history else ""
         retry: Mapping[str, Any] = self._kept.get("retry", {})
         if retry.get("target") != self._target:  # a new target starts afresh
@@ -789,6 +798,18 @@ class _Case:
                 self._actions.append(_delete(there))
 
     # In words
+
+    def _untold(self) -> float:
+        """Seconds until what no watch tells of is looked at again: the longer it is so, the more."""
+        since = next(
+            (
+                moment(each["lastTransitionTime"])
+                for each in self._app.status.get("conditions", ())
+                if each["type"] == "Ready"
+            ),
+            self._o.now,
+        )
+        return min(max(WAITING, (self._o.now - since) / 4), UNTOLD)
 
     def _look_again(self, seconds: float) -> None:
         self._again = min(self._again, max(seconds, 0.1))

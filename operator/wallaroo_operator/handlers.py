@@ -24,7 +24,12 @@ from wallaroo_operator.reconcile import Key, Reconciler
 from wallaroo_operator.wakes import Wakes
 
 _log = logging.getLogger("wallaroo_operator")
-_OURS = {names.MANAGED_BY: names.MANAGER}
+#: What is listened to beside the applications: what is labelled as made by this operator.
+_OWNED = (
+    ("apps", "v1", "statefulsets"),
+    ("", "v1", "pods"),
+    ("", "v1", "persistentvolumeclaims"),
+)
 
 
 @dataclass
@@ -55,13 +60,8 @@ class Operator:
         kopf.on.startup(registry=registry)(self._start)
         kopf.on.cleanup(registry=registry)(self._stop)
         kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)(self._asked)
-        for group, version, plural in (
-            ("apps", "v1", "statefulsets"),
-            ("", "v1", "pods"),
-            ("", "v1", "persistentvolumeclaims"),
-        ):
-            listen = kopf.on.event(group, version, plural, labels=_OURS, registry=registry)
-            listen(self._changed)
+        for resource in _OWNED:
+            kopf.on.event(*resource, registry=registry)(self._changed)
         return registry
 
     async def _start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -71,6 +71,9 @@ class Operator:
         settings.networking.request_timeout = 30
         settings.watching.server_timeout = 300
         settings.watching.client_timeout = 330
+        for resource in _OWNED:
+            labelled = f"{names.MANAGED_BY}={names.MANAGER}"
+            settings.watching.label_selectors[resource] = labelled
         api = await Api().__aenter__()
         links = Coordinators()
         reconciler = Reconciler(api, links, self._settings)

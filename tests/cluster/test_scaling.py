@@ -77,8 +77,12 @@ def test_a_pod_that_finds_no_room_stops_nothing(namespace: Namespace, collector:
     namespace.cluster.cordon()
     try:
         made.app.scale(4)
-        found = made.app.until_condition("Rescaling", "False", "WaitingForPods", 60)
-        assert "cordon" in found["message"] or "unschedulable" in found["message"], found
+
+        def said() -> bool:
+            found = made.app.condition("Rescaling")
+            return found["reason"] == "WaitingForPods" and "unschedulable" in found["message"]
+
+        until(said, "the scheduler's words are not there")
         assert made.app.condition("Ready")["status"] == "True"
         made.until_more(2000)
     finally:

@@ -31,7 +31,8 @@ def test_no_key_waits_long_in_a_rescale(namespace: Namespace, collector: Collect
 @pytest.mark.alone
 def test_an_idle_operator_costs_little(namespace: Namespace) -> None:
     """50 applications that are suspended: below 120 MB, 1 % of a core, and few requests."""
-    where = {"configMap": {"name": "none", "key": "app.py"}}
+    namespace.config_map("module", app__py="import wallaroo")
+    where = {"configMap": {"name": "module", "key": "app.py"}}
     for number in range(50):
         App(namespace, f"app-{number}", app=where, suspend=True).apply()
     settled = f"app-{49}"

@@ -1,8 +1,9 @@
 """The applications of the tests, in a namespace: with what they take in, and what comes out."""
 
+import contextlib
 from typing import Any
 
-from k8s import PATIENCE, PROGRAMS, App, Collector, Json, Namespace, Program, until
+from k8s import PATIENCE, PROGRAMS, App, Collector, Failed, Json, Namespace, Program, until
 from windows import Found, exactly, read
 
 PORT = 7000
@@ -83,7 +84,8 @@ class Sequences:
             for pod in self.app.pods():
                 name = pod["metadata"]["name"]
                 script = f"echo {least} >/tmp/enough.new && mv /tmp/enough.new /tmp/enough"
-                self.namespace.kubectl("exec", name, "--", "sh", "-c", script)
+                with contextlib.suppress(Failed):  # its container starts again
+                    self.namespace.kubectl("exec", name, "--", "sh", "-c", script)
             return str(self.app.condition("Ready")["reason"]) == "Complete"
 
         until(ended, "it does not end")

@@ -32,7 +32,7 @@ from wallaroo.partitioning.rewrite import rewrite
 from wallaroo_operator import manifests, names
 from wallaroo_operator.actions import Begin, Delete, Rescale, Stop
 from wallaroo_operator.app import Module
-from wallaroo_operator.decide import IDLE, WAITING, decide
+from wallaroo_operator.decide import IDLE, UNTOLD, WAITING, decide
 from wallaroo_operator.observed import Coordinator, Observed, Pod, moment, timestamp
 
 THREE, FOUR = Assignment.first(3), Assignment.first(4)
@@ -183,6 +183,23 @@ def test_a_members_lost_state_is_named_and_accepted() -> None:
     assert "state-count-2" in condition(lost, "Degraded").message
     accepted = replace(o, app=replace(o.app, annotations={names.ACCEPT_LOSS: "41"}))
     assert decide(accepted).actions == (Begin(3, accept_loss=True, epoch=41),)
+
+
+def test_a_loss_of_everything_that_was_accepted_covers_who_is_heard_only_afterwards() -> None:
+    """Rulings K8s 1 and 2."""
+    o = vacant(begun="uid-of-the-app", checkpoint={"epoch": 41})
+    annotations = {names.ACCEPT_LOSS: "41"}
+    o = replace(o, app=replace(o.app, annotations=annotations))
+    status = decide(o).status
+    assert status is not None
+    forming = coordinator(2, phase="forming", lost=(1,), epoch=0)
+    o = replace(o, app=replace(o.app, status=status), coordinator=forming)
+    assert decide(o).actions == (Begin(2, accept_loss=True, epoch=0),)
+    other = (replace(o.claims[0], uid="of another life"), *o.claims[1:])
+    assert decide(replace(o, claims=other)).actions == ()
+    status = decide(replace(o, coordinator=coordinator(2, epoch=3))).status
+    assert status is not None
+    assert "anew" not in status
 
 
 # Scaling up
@@ -599,6 +616,9 @@ def test_names_that_are_taken_are_named_and_nothing_is_touched() -> None:
     assert decision.actions == ()
     assert condition(decision, "Degraded").reason == "NameConflict"
     assert decision.again <= WAITING, "nothing tells when it is gone"
+    stuck = replace(o.app, status=decision.status or {})
+    assert decide(replace(o, app=stuck, now=NOW + 80)).again == 20
+    assert decide(replace(o, app=stuck, now=NOW + 8000)).again == UNTOLD
     assert "Service count" in condition(decision, "Ready").message
 
 
