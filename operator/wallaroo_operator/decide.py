@@ -800,7 +800,7 @@ class _Case:
     # In words
 
     def _untold(self) -> float:
-        """Seconds until what no watch tells of is looked at again: the longer it is so, the more."""
+        """Seconds until what no watch tells of is looked at again: more, the longer it is so."""
         since = next(
             (
                 moment(each["lastTransitionTime"])
