@@ -18,13 +18,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from k8s import HERE, OPERATOR, ROOT, Cluster, Collector, Failed, Namespace, run
+from k8s import HERE, OPERATOR, ROOT, Cluster, Collector, Failed, Measured, Namespace, run
 
 MACHINE = HERE / "machine" / "cluster"
 STATE = Path(os.environ.get("STATE", "/var/tmp/wallaroo-cluster"))
@@ -38,6 +38,7 @@ NEEDED = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Processes that this one starts find the folder in their environment."""
+    config.addinivalue_line("markers", "long: another variant of the same is tested, too")
     config.addinivalue_line("markers", "alone: nothing else may happen in the cluster meanwhile")
     if SHARED not in os.environ:
         made = tempfile.TemporaryDirectory(prefix="cluster-tests-")
@@ -201,6 +202,36 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     if report.when == "call":
         item.failed = report.failed  # type: ignore[attr-defined]
     return report
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Measured:
+    """Notes what is measured, by name, with its unit and what it should be below.
+
+    It is told at the end, and no test fails by it: machines differ, and are busy.
+    """
+
+    def note(name: str, value: float, unit: str, target: float) -> None:
+        met = "" if value < target else ": NOT met"
+        record_property("measured", f"{name}: {value:,.4g} {unit} (target below {target:g}){met}")
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell what was measured."""
+    reports = [each for found in terminalreporter.stats.values() for each in found]
+    lines = [
+        str(value)
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "measured"
+    ]
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """From nothing to an application whose counts are exact, as a newcomer does it."""
 
 import re
-import time
 from collections import Counter
 
 import pytest
@@ -52,21 +51,3 @@ def test_the_words_of_a_real_text_are_counted_exactly(
             assert counts[found[1]] == int(found[2])
     assert counts.total() == 791_450
     assert counts["the"] == 63_919
-
-
-@pytest.mark.alone
-def test_it_is_ready_within_seconds(namespace: Namespace, collector: Collector) -> None:
-    """Below 15 s from apply to Ready, where the image is there."""
-    namespace.kubectl("create", "configmap", "word-count", f"--from-file={EXAMPLE}/word_count.py")
-    begin = time.monotonic()
-    App(
-        namespace,
-        "word-count",
-        app={"configMap": {"name": "word-count", "key": "word_count.py"}},
-        args=["--in", "text@0.0.0.0:7000", "--out", collector.address],
-        ports=[{"name": "lines", "port": 7000}],
-        replicas=3,
-    ).apply().until_ready()
-    seconds = time.monotonic() - begin
-    print(f"ready after {seconds:.1f} s")
-    assert seconds < 15

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from applications import Sequences
-from k8s import OPERATOR, Collector, Namespace, run
+from k8s import OPERATOR, Collector, Namespace, run, seconds
 
 
 def _kill_operator() -> None:
@@ -21,7 +21,7 @@ def _until_operator() -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 8], ids=lambda each: f"after {each} s")
+@pytest.mark.parametrize("after", seconds(1, 0, 2, 3, 5, 8))
 def test_it_is_killed_in_a_rescale(
     namespace: Namespace, collector: Collector, after: float
 ) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from applications import Sequences
-from k8s import Collector, Failed, Namespace, until
+from k8s import Collector, Failed, Namespace, seconds, until
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_all_pods_are_deleted_at_once(running: Sequences) -> None:
     running.end(twice=True)
 
 
-@pytest.mark.parametrize("after", [0.5, 2, 4, 6], ids=lambda each: f"after {each} s")
+@pytest.mark.parametrize("after", seconds(2, 0.5, 4, 6))
 @pytest.mark.parametrize("ordinal", [0, 1, 3])
 def test_a_pod_is_deleted_in_a_rescale(running: Sequences, ordinal: int, after: float) -> None:
     """Worker 0, a donor, one that joins: the rescale is tried again, or was committed."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from kubernetes import client, config
 
 HERE = Path(__file__).resolve().parents[1]
@@ -22,6 +23,8 @@ OPERATOR = "wallaroo-system"
 PROGRAMS = HERE / "programs"
 T = TypeVar("T")
 Json = dict[str, Any]
+#: Notes what is measured, by name, with its unit and what it should be below.
+Measured = Callable[[str, float, str, float], None]
 
 _CORE, _APPS = "/api/v1", "/apis/apps/v1"
 #: Where the API server has the objects of a namespace, by the name that kubectl knows them under.
@@ -53,6 +56,14 @@ class Failed(AssertionError):
     def __init__(self, command: Sequence[str], words: str) -> None:
         super().__init__(f"{' '.join(command)}: {words}")
         self.words = words
+
+
+def seconds(first: float, *others: float) -> list[Any]:
+    """Moments at which something may happen, as parameters: the others make a test `long`."""
+    return [
+        pytest.param(each, id=f"after {each} s", marks=[pytest.mark.long] * (each != first))
+        for each in (first, *others)
+    ]
 
 
 def until(what: Callable[[], T], why: str, seconds: float = PATIENCE) -> T:
