@@ -249,32 +249,32 @@ class TestTheLimit:
             donor.work(giver.now + 1)
         size = sum(len(frame) for outlet in giver.outlets.values() for frame in outlet.frames)
         assert 200 * 10 * 0.5 <= size <= 200 * 10 * 1.5
-        assert donor.limited
+        assert donor.wait > 0
 
     def test_is_doubled_when_what_is_behind_does_not_shrink_over_three_epochs(self) -> None:
         """Ruling 23."""
         giver = Giver(deltas=1)
         donor = giver.donor()
         giver.work(donor)
-        rate = donor._rate
+        rate = donor._haste
         rates = []
         for _ in range(9):
             giver.touch(KEYS)
             giver.owner.commit()  # and no time to send
-            rates.append(donor._rate / rate)
+            rates.append(donor._haste / rate)
         assert rates == [1, 1, 1, 1, 2, 2, 2, 2, 4]
 
     def test_stays_when_nothing_is_left_over_from_one_epoch_to_the_next(self) -> None:
         giver = Giver(deltas=1)
         donor = giver.donor()
         giver.work(donor)
-        rate = donor._rate
+        rate = donor._haste
         for _ in range(9):
             giver.touch(KEYS)
             giver.owner.commit()
             giver.work(donor)
             assert giver.has_all()
-        assert donor._rate == rate
+        assert donor._haste == rate
 
     def test_a_receiver_without_room_is_waited_for(self, giver: Giver) -> None:
         donor = giver.donor()
@@ -284,15 +284,37 @@ class TestTheLimit:
         giver.work(donor)
         assert giver.has_all()
 
-    def test_it_does_little_at_a_time(self) -> None:
+    def test_it_does_little_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A slice of about a millisecond: the stream is never far away."""
+        monkeypatch.setattr(donor_module, "_PARCEL", 5)
         giver = Giver(deltas=1)
         ticks = iter(range(1, 1_000_000))
         donor = giver.donor(clock=lambda: float(next(ticks)))
-        turns = 0
-        while donor.work(0.0):
-            turns += 1
-        assert turns > 3
+        sent = {0}
+        for _ in range(200):
+            donor.work(0.0)
+            sent.add(self.entries(giver))
+        assert len(sent) > 4
+
+    def test_it_rests_longer_than_it_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(donor_module, "_PARCEL", 1)
+        giver = Giver(deltas=1)
+        slow = 0.0
+
+        def clock() -> float:
+            giver.now += slow  # each look at the clock takes time, as work does
+            return giver.now
+
+        donor = giver.donor(clock=clock)
+        donor.work(giver.now)
+        slow = 0.001
+        began, sent = giver.now, self.entries(giver)
+        while donor.work(giver.now) or donor.wait:
+            giver.now += donor.wait
+        spent = (giver.now - began) / (self.entries(giver) - sent)
+        assert spent > donor_module._REST * slow
+        giver.work(donor)
+        assert giver.has_all()
 
 
 class TestTheSwitch:
@@ -355,7 +377,7 @@ class TestTheSwitch:
         giver.work(donor)
         giver.touch(KEYS)
         giver.owner.commit()
-        donor._rate = donor._allowed = 0.0
+        donor._allowed, donor._rested = -1e9, 1e9
         for outlet in giver.outlets.values():
             outlet.room = False
         giver.touch(KEYS)
@@ -365,7 +387,7 @@ class TestTheSwitch:
         giver.owner.work()
         giver.work(giver.donor(allowed=False))
         assert {each: giver.counts(each) for each in (1, 2)} == expected
-        assert not donor.limited
+        assert not donor.wait
 
     def test_the_next_epoch_is_not_sent(self, giver: Giver) -> None:
         self.switched(giver)

@@ -27,8 +27,9 @@ from wallaroo.state.store import Store
 
 #: Entries of a parcel.
 _PARCEL = 256
-#: Bytes a second while it copies, at first; doubled when it falls behind for so many epochs.
-_RATE, _EPOCHS = 8 << 20, 3
+#: While it copies, at first: bytes a second; how long it rests after each second of work, for the
+#: thread is the dataflow's. It hastens twofold when it falls behind for so many epochs.
+_RATE, _REST, _EPOCHS = 8 << 20, 5.0, 3
 
 
 class Outlet(Protocol):
@@ -82,10 +83,11 @@ class Donor:
         self._told = -1
         self._switching = False
         self._left: set[int] = set()
-        #: Bytes that may be sent at a time of the clock; how many entries
-        #: an epoch found that were not sent.
-        self._rate = float(_RATE)
+        #: Bytes that may be sent at a time of the clock; when it may work again; what divides these
+        #: limits; how many entries an epoch found that were not sent.
         self._allowed, self._at = 0.0, clock()
+        self._rested = 0.0
+        self._haste = 1.0
         self._behind: list[int] = []
 
     # What happens to the store
@@ -115,7 +117,7 @@ class Donor:
                 self._touched[receiver].update(entries)
         last = self._behind[-_EPOCHS - 1 :]
         if len(last) > _EPOCHS and last[-1] >= last[0] > 0:  # ruling 23
-            self._rate *= 2
+            self._haste *= 2
             self._behind.clear()
 
     def switch(self) -> None:
@@ -144,15 +146,21 @@ class Donor:
         """
         if self._switching:
             return False
+        began = self._clock()
         while self._slice():
-            if self._clock() >= until:
+            now = self._clock()
+            self._rested = now + (now - began) * _REST / self._haste
+            if now >= until:
                 return True
+            began = now
         return False
 
     @property
-    def limited(self) -> bool:
-        """Whether it waits for nothing but time."""
-        return self._started and not self._switching and self._allowed <= 0
+    def wait(self) -> float:
+        """Seconds until the limits allow more; 0 where something else is waited for."""
+        if not self._started or self._switching:
+            return 0.0
+        return max(0.0, self._rested - self._clock(), -self._allowed / (_RATE * self._haste))
 
     def take_job(self) -> Callable[[], Any] | None:
         """To read what the base lacked when it was looked at; `job_done` follows."""
@@ -248,10 +256,12 @@ class Donor:
     def _may_send(self) -> bool:
         """Whether the limits allow a parcel now."""
         now = self._clock()
-        most = self._rate / 20
-        self._allowed = min(most, self._allowed + (now - self._at) * self._rate)
+        rate = _RATE * self._haste
+        self._allowed = min(rate / 20, self._allowed + (now - self._at) * rate)
         self._at = now
-        return self._allowed > 0 and all(each.has_room for each in self._outlets.values())
+        if now < self._rested or self._allowed <= 0:
+            return False
+        return all(each.has_room for each in self._outlets.values())
 
     def _moving(self, place: Place, block: Block) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
         """By receiver, the entries of a block that move, as the base has them."""
