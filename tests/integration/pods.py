@@ -20,6 +20,8 @@ from wallaroo.runtime.client import Client, Unreachable
 
 #: Each cluster has addresses of its own, so that none meets what is left of another.
 _NETWORKS = itertools.count(os.getpid() % 200 + 1)
+#: The part of it that other test processes beside this one have not.
+_PART = 77 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 class PodProcess:
@@ -84,7 +86,9 @@ class Pods:
         self._moved: dict[int, int] = {}
 
     def ip(self, worker: int) -> str:
-        return f"127.77.{self._network % 256}.{worker + 10 + self._moved.get(worker, 0)}"
+        return (
+            f"127.{77 + _PROCESS}.{self._network % 256}.{worker + 10 + self._moved.get(worker, 0)}"
+        )
 
     def move(self, worker: int) -> None:
         """Give the next pod of this worker another address, as pods have that are replaced."""

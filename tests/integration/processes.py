@@ -71,9 +71,11 @@ class Run:
         )
         self.out = ""
         self.err = ""
+        self._client: Client | None = None
 
     def wait(self) -> int:
         """Its exit code, once it has ended."""
+        self._hang_up()
         self.out, self.err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode
 
@@ -87,13 +89,23 @@ class Run:
         """What `wallaroo status --json` prints; {} while it can't."""
         try:
             address = Directory(self.dir).coordinator()
-            if address:
-                with Client(address) as client:  # takes a hundredth of the command's time
-                    return client.status()
+            if address:  # takes a hundredth of the command's time
+                if not self._client:
+                    self._client = Client(address)
+                    self._client.__enter__()
+                return self._client.status()
         except (Unreachable, InputError):
+            self._hang_up()
+            return {}
+        if self.process.poll() is None:  # it starts
             return {}
         done = cli("status", "--json", "--dir", str(self.dir))
         return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    def _hang_up(self) -> None:
+        if self._client:
+            self._client.__exit__(None, None, None)
+            self._client = None
 
     def until_running(self) -> dict[str, Any]:
         def running() -> dict[str, Any]:
@@ -179,6 +191,7 @@ class Run:
         return found
 
     def kill(self) -> None:
+        self._hang_up()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         if self.process.stdout and not self.process.stdout.closed:
@@ -206,10 +219,11 @@ def alive(pid: int) -> bool:
 
 
 class Peer:
-    """What listens at the other end of a TCP sink, and keeps all that it gets."""
+    """What listens at the other end of a TCP sink, and keeps all lines that it gets."""
 
     def __init__(self, port: int = 0) -> None:
-        self.data = b""
+        #: By connection: what several send comes in pieces that don't end where lines do.
+        self._got: list[bytearray] = []
         self.connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = int(self._listener.getsockname()[1])
@@ -226,17 +240,25 @@ class Peer:
             except OSError:
                 return
             self.connections.append(connection)
-            thread = threading.Thread(target=self._read, args=(connection,), daemon=True)
+            self._got.append(bytearray())
+            args = (connection, self._got[-1])
+            thread = threading.Thread(target=self._read, args=args, daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _read(self, connection: socket.socket) -> None:
+    def _read(self, connection: socket.socket, got: bytearray) -> None:
         try:
             while data := connection.recv(1 << 16):
                 with self._lock:
-                    self.data += data
+                    got += data
         except OSError:
             pass
+
+    @property
+    def data(self) -> bytes:
+        """The whole lines; what a connection that was cut had begun comes again on another."""
+        with self._lock:
+            return b"".join(bytes(got[: got.rfind(b"\n") + 1]) for got in self._got)
 
     def close(self) -> None:
         if self._closed:
