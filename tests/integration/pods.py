@@ -86,9 +86,8 @@ class Pods:
         self._moved: dict[int, int] = {}
 
     def ip(self, worker: int) -> str:
-        return (
-            f"127.{77 + _PROCESS}.{self._network % 256}.{worker + 10 + self._moved.get(worker, 0)}"
-        )
+        host = worker + 10 + self._moved.get(worker, 0)
+        return f"127.{_PART}.{self._network % 256}.{host}"
 
     def move(self, worker: int) -> None:
         """Give the next pod of this worker another address, as pods have that are replaced."""
