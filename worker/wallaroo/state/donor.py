@@ -28,8 +28,9 @@ from wallaroo.state.store import Store
 #: Entries of a parcel.
 _PARCEL = 256
 #: While it copies, at first: bytes a second; how long it rests after each second of work, for the
-#: thread is the dataflow's. It hastens twofold when it falls behind for so many epochs.
-_RATE, _REST, _EPOCHS = 8 << 20, 5.0, 3
+#: thread is the dataflow's, and seconds at most, for it may have waited for a processor. It
+#: hastens twofold when it falls behind for so many epochs.
+_RATE, _REST, _LONGEST, _EPOCHS = 8 << 20, 5.0, 0.02, 3
 
 
 class Outlet(Protocol):
@@ -149,7 +150,7 @@ class Donor:
         began = self._clock()
         while self._slice():
             now = self._clock()
-            self._rested = now + (now - began) * _REST / self._haste
+            self._rested = now + min((now - began) * _REST, _LONGEST) / self._haste
             if now >= until:
                 return True
             began = now
