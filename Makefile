@@ -5,6 +5,7 @@ BIN := .venv/bin
 EXAMPLE := examples/word_count
 OUT := build/demo
 SEEDS ?= 1000
+JOBS ?= 3
 
 .PHONY: setup demo test test-cluster simulate lint protos crds bench bench-rescale clean
 
@@ -25,9 +26,9 @@ demo: setup
 	$(BIN)/python $(EXAMPLE)/top.py $(OUT)/counts.txt
 	$(BIN)/python $(EXAMPLE)/live.py $(OUT)/live
 
-## All checks and tests.
+## All checks and tests, in JOBS processes.
 test: setup lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS)
 
 ## On a real Kubernetes: that of KUBECONFIG, else one that is started here (root, Linux); with
 ## PYTEST='-k rescale' only some of it. tests/cluster/conftest.py says what it needs.
