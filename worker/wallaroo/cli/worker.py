@@ -1,5 +1,6 @@
 """`wallaroo worker`, one process of a run, and `wallaroo fork-server`, which starts it."""
 
+import gc
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
@@ -70,4 +71,5 @@ def begin(arguments: list[str]) -> NoReturn:
 @click.argument("runner", type=int)
 def fork_server(runner: int) -> None:
     """Fork worker processes, as the runner asks over a file descriptor."""
+    gc.collect()
     serve(Connection(runner), begin)

@@ -113,6 +113,7 @@ class ForkServer:
         self._connection, theirs = Pipe()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # else both would write what is left
+        gc.collect()  # what is left is not the fork's to finalize
         #: The fork server's number.
         self.pid = os.fork()
         if self.pid == 0:
@@ -198,7 +199,6 @@ def serve(
     signal.set_wakeup_fd(wake.fileno())
     lock: int | None = None
     # Collections would write to each object, and so give every worker a copy of its own.
-    gc.collect()
     gc.freeze()
     with contextlib.suppress(EOFError, OSError):  # the runner has ended
         while True:
