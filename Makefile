@@ -28,12 +28,12 @@ demo: setup
 
 ## All checks and tests, in JOBS processes.
 test: setup lint
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal
 
 ## On a real Kubernetes: that of KUBECONFIG, else one that is started here (root, Linux); with
 ## PYTEST='-k rescale' only some of it. tests/cluster/conftest.py says what it needs.
 test-cluster: setup
-	$(BIN)/pytest tests/cluster -n 6 $(PYTEST)
+	$(BIN)/pytest tests/cluster -n 6 --maxschedchunk 1 $(PYTEST)
 
 ## Seeds 0 to SEEDS - 1 of simulated clusters, on all cores: make simulate SEEDS=10000.
 simulate: setup
