@@ -251,7 +251,7 @@ class _Case:
 
     def _vacant(self, c: Coordinator, workers: Workers) -> None:
         """Worker 0 has no state. Nobody but a person lets an application begin a second time."""
-        first = next((claim for claim in self._o.claims if claim.ordinal == 0), None)
+        first = self._first_claim()
         begun = self._kept.get("begun")
         again = begun and first and self._kept.get("beginning") == first.uid
         if not self._target:
@@ -293,6 +293,10 @@ class _Case:
         self._progress("Starting", "the application begins")
         self._look_again(SOON)
 
+    def _first_claim(self) -> Claim | None:
+        """Of worker 0's volume."""
+        return next((claim for claim in self._o.claims if claim.ordinal == 0), None)
+
     def _known_epoch(self) -> int:
         return int(self._app.status.get("checkpoint", {}).get("epoch", 0))
 
@@ -300,8 +304,8 @@ class _Case:
         """Members are there without the state that they should have."""
         # Where all state was lost and that was accepted, so is what others have of that time, who
         # may be heard only afterwards.
-        first = next((claim.uid for claim in self._o.claims if claim.ordinal == 0), "")
-        anew = c.epoch == 0 and first and self._kept.get("anew") == first
+        first = self._first_claim()
+        anew = c.epoch == 0 and first and self._kept.get("anew") == first.uid
         if not anew and self._app.accepted_loss != str(c.epoch):
             self._state_lost(c.lost, c.epoch)
             return

@@ -4,9 +4,8 @@ import re
 from collections import Counter
 
 import pytest
-from k8s import ROOT, App, Collector, Namespace, until
-
-EXAMPLE = ROOT / "examples" / "word_count"
+from applications import EXAMPLE, word_count
+from k8s import Collector, Namespace, until
 
 
 def _until_counted(collector: Collector, words: int) -> Counter[str]:
@@ -27,16 +26,7 @@ def test_the_words_of_a_real_text_are_counted_exactly(
     namespace: Namespace, collector: Collector, scale: tuple[int, ...]
 ) -> None:
     """The module by a ConfigMap, the text over TCP."""
-    module = EXAMPLE / "word_count.py"
-    namespace.kubectl("create", "configmap", "word-count", f"--from-file={module}")
-    app = App(
-        namespace,
-        "word-count",
-        app={"configMap": {"name": "word-count", "key": "word_count.py"}},
-        args=["--in", "text@0.0.0.0:7000", "--out", collector.address],
-        ports=[{"name": "lines", "port": 7000}],
-        replicas=3,
-    ).apply()
+    app = word_count(namespace, collector)
     app.until_ready()
     load = namespace.program("load", "load.py", "word-count", "7000", "lines", "6")
     text = (EXAMPLE / "kjv.txt.gz").read_bytes()

@@ -3,25 +3,16 @@
 import time
 
 import pytest
-from applications import Sequences
-from k8s import OPERATOR, ROOT, App, Collector, Measured, Namespace, run, until
+from applications import Sequences, word_count
+from k8s import OPERATOR, App, Collector, Measured, Namespace, run, until
 
 pytestmark = [pytest.mark.alone, pytest.mark.long]
 
 
 def test_a_start(namespace: Namespace, collector: Collector, measured: Measured) -> None:
     """From `kubectl apply` to Ready, where the image is there."""
-    example = ROOT / "examples" / "word_count" / "word_count.py"
-    namespace.kubectl("create", "configmap", "word-count", f"--from-file={example}")
     begin = time.monotonic()
-    App(
-        namespace,
-        "word-count",
-        app={"configMap": {"name": "word-count", "key": "word_count.py"}},
-        args=["--in", "text@0.0.0.0:7000", "--out", collector.address],
-        ports=[{"name": "lines", "port": 7000}],
-        replicas=3,
-    ).apply().until_ready()
+    word_count(namespace, collector).until_ready()
     measured("from apply to Ready, 3 workers", time.monotonic() - begin, "s", 15)
 
 

@@ -92,7 +92,6 @@ class Run:
             if address:  # takes a hundredth of the command's time
                 if not self._client:
                     self._client = Client(address)
-                    self._client.__enter__()
                 return self._client.status()
         except (Unreachable, InputError):
             self._hang_up()

@@ -3,10 +3,25 @@
 import contextlib
 from typing import Any
 
-from k8s import PATIENCE, PROGRAMS, App, Collector, Failed, Json, Namespace, Program, until
+from k8s import PATIENCE, PROGRAMS, ROOT, App, Collector, Failed, Json, Namespace, Program, until
 from windows import Found, exactly, read
 
 PORT = 7000
+EXAMPLE = ROOT / "examples" / "word_count"
+
+
+def word_count(namespace: Namespace, collector: Collector) -> App:
+    """The example, applied with three workers: its module by a ConfigMap, the text over TCP."""
+    module = EXAMPLE / "word_count.py"
+    namespace.kubectl("create", "configmap", "word-count", f"--from-file={module}")
+    return App(
+        namespace,
+        "word-count",
+        app={"configMap": {"name": "word-count", "key": "word_count.py"}},
+        args=["--in", "text@0.0.0.0:7000", "--out", collector.address],
+        ports=[{"name": "lines", "port": 7000}],
+        replicas=3,
+    ).apply()
 
 
 class Sequences:

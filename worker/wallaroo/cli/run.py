@@ -17,7 +17,8 @@ from wallaroo.runtime.forking import ForkServer
 from wallaroo.runtime.options import MOST_WORKERS, Options
 from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
 
-# -P: modules come from where Python and the application are, not from this folder.
+#: What forks the workers once the first fork server is lost. -P: modules come from where Python and
+#: the application are, not from this folder. -u: what user code prints is in the log at once.
 _FORK_SERVER = [sys.executable, "-u", "-P", "-m", "wallaroo", "fork-server"]
 
 

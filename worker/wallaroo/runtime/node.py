@@ -912,8 +912,8 @@ class Node:
         more = False
         if attempt.donor:
             more = attempt.donor.work(self._clock() + _COPYING)
-            if attempt.donor.wait:
-                self.host.wake(max(attempt.donor.wait, _LIMITED))
+            if wait := attempt.donor.wait:
+                self.host.wake(max(wait, _LIMITED))
         work = attempt.take_job()
         if work is not None:
             job, done = work

@@ -45,10 +45,6 @@ _OVER = {Phase.ENDED.value, Phase.FAILED.value}
 _COORDINATOR = 3
 
 
-#: What forks the workers. -P: modules come from where Python and the application are, not from
-#: this folder. -u: what user code prints is in the log at once.
-
-
 class Interrupted(Exception):
     """A second signal: the workers were killed in the middle of what they did."""
 

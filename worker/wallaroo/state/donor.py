@@ -84,8 +84,8 @@ class Donor:
         self._told = -1
         self._switching = False
         self._left: set[int] = set()
-        #: Bytes that may be sent at a time of the clock; when it may work again; what divides these
-        #: limits; how many entries an epoch found that were not sent.
+        #: Bytes that may be sent at a time of the clock; when it may work again; by how much both
+        #: limits are loosened; how many entries an epoch found that were not sent.
         self._allowed, self._at = 0.0, clock()
         self._rested = 0.0
         self._haste = 1.0
