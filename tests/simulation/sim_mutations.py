@@ -8,12 +8,13 @@ import contextlib
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from tests.simulation import sim_disk, sim_streams
+from tests.simulation.sim_run import run_seed, small
 
 from wallaroo.connectors import file_sink
 from wallaroo.dataflow import engine
@@ -423,14 +424,17 @@ def mistaken(name: str) -> Any:
         yield
 
 
+def first_failure(seeds: Iterable[int]) -> int | None:
+    """The first of these seeds that fails."""
+    return next((seed for seed in seeds if run_seed(seed).failure), None)
+
+
 def main() -> None:
     """Print the first seed that sees each mistake: after a change that moves the dice."""
-    from tests.simulation.sim_run import run_seed, small
-
     most = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     for name in MISTAKES:
         with small(), mistaken(name):
-            found = next((seed for seed in range(most) if run_seed(seed).failure), None)
+            found = first_failure(range(most))
         print(f"{found!s:>6}  {name}", flush=True)
 
 
