@@ -79,6 +79,7 @@ class DictBase:
                 entries[key] = value
         self.entries, self.stamp = entries, stamp
         self.writes.append(sum(not clear for _, _, clear in batch.changes))
+        worked(1.0)
         self._disk._operate()
 
     def view(self) -> DictView:

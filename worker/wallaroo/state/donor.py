@@ -66,8 +66,8 @@ class Donor:
         self._starts = [point_key(move.start) for move in self._moves]
         self._view: View | None = None
         self._scan: Iterator[tuple[int, list[tuple[bytes, bytes]]]] | None = None
-        #: Deltas that the base lacked are being read; blocks of them, with their epoch, of which
-        #: the newest are taken first.
+        #: A delta that the base lacked is being read, the newest first; blocks of the last one
+        #: that was, with its epoch.
         self._reading = False
         self._blocks: list[tuple[int, Block]] = []
         #: Whether all that take part are ready.
@@ -164,21 +164,21 @@ class Donor:
         return max(0.0, self._rested - self._clock(), -self._allowed / (_RATE * self._haste))
 
     def take_job(self) -> Callable[[], Any] | None:
-        """To read what the base lacked when it was looked at; `job_done` follows."""
-        if self._reading or not self._started or self._view is not None or self._copied:
+        """To read one of the deltas that the base lacked; `job_done` follows."""
+        if self._reading or not self._started or self._view is not None or self._blocks:
             return None
-        job = self._store.pinned_job()
+        job = self._store.pinned_job() if self._pins else None
         self._reading = job is not None
         return job
 
-    def job_done(self, contents: list[tuple[int, Content]]) -> None:
-        """What `take_job` gave has been read: epoch and content of each, oldest first."""
+    def job_done(self, found: tuple[int, Content]) -> None:
+        """What `take_job` gave has been read: the epoch of a delta, and its content."""
         self._reading = False
-        self._unpin()
         if self._closed:
+            self._unpin()
             return
-        self._blocks = [(epoch, block) for epoch, content in contents for block in content.blocks]
-        self._copied = not self._blocks
+        epoch, content = found
+        self._blocks = [(epoch, block) for block in content.blocks]
 
     def _slice(self) -> bool:
         """Do a little; False if nothing can be done now."""
@@ -190,10 +190,12 @@ class Donor:
             return self._scan_some()
         if self._blocks:
             self._take_block(*self._blocks.pop())
-            self._copied = not self._blocks
             return True
         if not self._copied:
-            return False
+            if self._reading or self._store.pinned:
+                return False
+            self._copied = True
+            self._unpin()
         for receiver, entries in self._touched.items():
             if entries and self._outlets[receiver].has_room:
                 self._send(receiver, entries)

@@ -102,6 +102,8 @@ class _Merge:
     #: By place, the keys that are in the batch, of those blocks.
     seen: dict[int, set[Key]] = field(default_factory=dict)
     read: bool = False
+    #: What `native` has is being put into the batch; the batch is being written.
+    taking: bool = False
     writing: bool = False
 
     @property
@@ -427,8 +429,9 @@ class Store:
     def take_job(self) -> Callable[[], Any] | None:
         """A job for the background, if there is one; what it returns is for `job_done`.
 
-        It is one of three: to read deltas that are to be merged into the base, to write the base,
-        and to settle it. Raises, when it is run, `StateDamaged` and OSError.
+        It is one of four: to read deltas that are to be merged into the base, to put what they
+        hold in order, to write the base, and to settle it. Raises, when it is run, `StateDamaged`
+        and OSError.
         """
         merge = self._merge
         if self._pinned is not None:
@@ -453,11 +456,16 @@ class Store:
                 self._clock,
                 self._worked,
             )
-        if merge.prepared and not merge.writing:
+        if not merge.prepared:
+            return None
+        if merge.native is not None:
+            if merge.taking:
+                return None
+            merge.taking = True
+            return partial(_take, merge.native, merge.batch, self._clock, self._worked)
+        if not merge.writing:
             merge.writing = True
-            return partial(
-                _write, self._disk, self._folder, self._base, merge, self._clock, self._worked
-            )
+            return partial(_write, self._disk, self._folder, self._base, merge, self._worked)
         return None
 
     def job_done(self, result: Any) -> None:
@@ -478,6 +486,9 @@ class Store:
             merge.oldest = len(contents[-1].blocks)
             for rank, content in enumerate(contents):
                 merge.blocks.extend((rank, block) for block in content.blocks)
+            return
+        if merge.taking:
+            merge.taking, merge.native = False, None
             return
         self._merge = None
         self._deltas = [mark for mark in self._deltas if mark.epoch > merge.epoch]
@@ -642,25 +653,32 @@ class Store:
         The deltas that this base lacks stay until `unpin`. What is touched after it is in later
         deltas, each of them whole.
         """
+        writing = self._settlement is not None or (self._merge is not None and self._merge.writing)
+        self.hastened = writing
         quiet = not self._frozen and not self._blocks and self._taken == self._written
-        if (
-            not quiet
-            or self._pinned is not None
-            or self._merge is not None
-            or self._settlement is not None
-        ):
-            self.hastened = True
+        if writing or not quiet or self._pinned is not None:
             return None
-        self.hastened = False
         self._pinned = list(self._deltas)
         return self._base.view(), self._committed
 
-    def pinned_job(self) -> Callable[[], list[tuple[int, Content]]] | None:
-        """Reads the deltas that are pinned: epoch and content of each, oldest first."""
-        if self._pinned is None:
+    @property
+    def pinned(self) -> bool:
+        """Whether there are pinned deltas that have not been read."""
+        return bool(self._pinned)
+
+    def pinned_job(self) -> Callable[[], tuple[int, Content]] | None:
+        """Reads the newest pinned delta that has not been read: its epoch and content."""
+        if not self._pinned:
             return None
-        marks = list(self._pinned)
-        return lambda: [(m.epoch, read_delta(self._disk, self._folder, m)) for m in marks]
+        mark = self._pinned.pop()
+
+        def read() -> tuple[int, Content]:
+            began = self._clock()
+            content = read_delta(self._disk, self._folder, mark)
+            self._worked(self._clock() - began)
+            return mark.epoch, content
+
+        return read
 
     def unpin(self) -> None:
         """The deltas may go."""
@@ -814,25 +832,22 @@ def _read(
     return found
 
 
-def _write(
-    disk: Disk,
-    folder: Path,
-    base: Base,
-    merge: _Merge,
-    clock: Callable[[], float],
-    worked: Worked,
+def _take(
+    native: "_native.Merge", batch: Batch, clock: Callable[[], float], worked: Worked
 ) -> None:
-    if merge.native is not None:
-        put = merge.batch.put
-        while True:
-            began = clock()
-            keys, entries = merge.native.take(_TAKEN)
-            if not keys:
-                break
-            for key, entry in zip(keys, entries, strict=True):
-                put(key, entry)
-            worked(clock() - began)
-        merge.native = None
+    """Put what `native` holds into the batch."""
+    put = batch.put
+    while True:
+        began = clock()
+        keys, entries = native.take(_TAKEN)
+        if not keys:
+            break
+        for key, entry in zip(keys, entries, strict=True):
+            put(key, entry)
+        worked(clock() - began)
+
+
+def _write(disk: Disk, folder: Path, base: Base, merge: _Merge, worked: Worked) -> None:
     base.write(merge.batch, base.stamp._replace(epoch=merge.epoch, keys=merge.keys), worked)
     for mark in merge.marks:
         disk.remove(folder / mark.name)
