@@ -114,6 +114,7 @@ class Owner(Keeper):
 
     def settle(self) -> None:
         """Do all there is to do."""
+        self.store.hastened = True
         for _ in range(1000):
             self.work()
             if not self.merge() and self.store.settled:

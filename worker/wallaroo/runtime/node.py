@@ -70,6 +70,8 @@ _REST = 4.0
 
 #: Seconds of each slice that copying for a rescale may take.
 _COPYING = SLICE / 4
+#: Multiples of it, less the whole part, are spread evenly, however many there are.
+_GOLDEN = (5**0.5 - 1) / 2
 #: Seconds before it is looked again whether the limit of its rate allows more.
 _LIMITED = 0.01
 
@@ -522,6 +524,7 @@ class Node:
                 self._clock,
                 self.settings.cache,
                 throttle=self._throttle,
+                turn=self.settings.worker * _GOLDEN % 1.0,
             )
         return self._store
 

@@ -11,7 +11,8 @@ first, unless they have been touched since the merge before.
 
 After a rescale the store *settles*: what it was given goes from the staging into the base, what it
 gave away goes from base and memory, and the base notes the version of the assignment. Until then
-the staging is what is read, and what it gave away is never asked for.
+the staging is what is read, and what it gave away is never asked for. There is no hurry unless the
+next rescale waits for it, so workers take turns.
 """
 
 from collections import deque
@@ -64,6 +65,11 @@ _ABOVE = 50_000
 _AT_A_TIME = 200_000
 #: A chunk should take about this long, in seconds.
 _SLICE = 0.0003
+#: Seconds after a rescale in which all workers begin to settle if nothing waits for it; none does
+#: in the first half of them.
+_SETTLING = 10.0
+#: By how much of an interval between merges the first of a worker may be ahead of another's.
+_AHEAD = 0.5
 
 
 #: What stands for the entries that an epoch has touched at a place.
@@ -119,8 +125,9 @@ class Store:
     """The state of all places of a pipeline on one worker.
 
     folder: of the deltas; it is made. clock: in seconds, monotonic. cache: how many entries to
-    keep in memory, None for all. throttle: keeps jobs from taking too much of a processor. native:
-    whether to use what is written in C.
+    keep in memory, None for all. throttle: keeps jobs from taking too much of a processor. turn: in
+    [0, 1), by which workers on one machine take turns to merge. native: whether to use what is
+    written in C.
 
     Before anything is touched comes `recover`, at a start too, unless the folders are known to be
     empty. Raises OSError.
@@ -136,6 +143,7 @@ class Store:
         cache: int | None = None,
         *,
         throttle: Throttle | None = None,
+        turn: float = 0.0,
         native: bool = AVAILABLE,
     ) -> None:
         self._disk = disk
@@ -145,6 +153,11 @@ class Store:
         self._clock = clock
         self._cache = cache
         self._throttle = throttle or Throttle()
+        self._turn = turn
+        #: What share of an interval the next merge comes sooner.
+        self._ahead = _AHEAD * turn
+        #: When to begin to settle.
+        self._settling_from = 0.0
         #: Deltas, or entries in memory, become too many: no time for pauses.
         self._behind = False
         #: A rescale waits for what is done in the background.
@@ -446,6 +459,7 @@ class Store:
             self._merge = merge = _Merge(marks[::-1], self._base.batch(), native)
             by_hash = frozenset(place.number for place in self._places.values() if place.counts)
             self._behind = self._is_behind()
+            self._ahead = 0.0
             return partial(
                 _read,
                 self._disk,
@@ -533,12 +547,15 @@ class Store:
         state = self._committed, len(self._deltas)
         if self._cache is None and state == self._not_due and not self._unsettled:
             return []
-        marks = [mark for mark in self._deltas if mark.epoch <= self._committed]
-        if self._unsettled:  # what the base lacked at the switch, without delay
-            marks = [mark for mark in marks if mark.epoch <= self._tenure.switched]
-        if not marks or not (
-            self._unsettled or self._enough(marks) or (self._cache is not None and self._above(0.5))
-        ):
+        if self._unsettled:  # what the base lacked at the switch goes first
+            due = self._is_time_to_settle()
+            marks = [mark for mark in self._deltas if mark.epoch <= self._tenure.switched]
+        else:
+            marks = [mark for mark in self._deltas if mark.epoch <= self._committed]
+            due = self._enough(marks, 1.0 - self._ahead) or (
+                self._cache is not None and self._above(0.5)
+            )
+        if not marks or not due:
             self._not_due = state
             return []
         size = sum(mark.size for mark in marks)
@@ -596,9 +613,22 @@ class Store:
     def _unsettled(self) -> bool:
         return self._tenure.version > max(1, self._base.stamp.version)
 
+    def _is_time_to_settle(self) -> bool:
+        """Whether to settle now: when something waits for it, else in turn with other workers."""
+        return (
+            self.hastened
+            or self.pressed
+            or self._enough(self._deltas)
+            or self._clock() >= self._settling_from
+        )
+
     def _maybe_settle(self) -> bool:
         """Begin to settle once the base is of the switch's epoch; whether it has begun."""
-        if self._base.stamp.epoch < self._tenure.switched or self._pinned is not None:
+        if (
+            self._base.stamp.epoch < self._tenure.switched
+            or self._pinned is not None
+            or not self._is_time_to_settle()
+        ):
             return False
         counting = {number: place.counts for number, place in self._places.items()}
         self._settlement = Settlement(
@@ -633,6 +663,7 @@ class Store:
     def switched(self, tenure: Tenure) -> None:
         """The switch is committed: from now on this is what the worker owns."""
         self._tenure = tenure
+        self._settling_from = self._clock() + _SETTLING * (1 + self._turn) / 2
         self._clean_up()
 
     def _clean_up(self) -> None:
@@ -703,6 +734,7 @@ class Store:
         self._tenure = tenure or Tenure()
         self._pinned = self._catcher = None
         self._settlement = None
+        self._settling_from = 0.0
         self.hastened = False
         self._taken = self._written = 0
         pending = self._pending(epoch, marks)
