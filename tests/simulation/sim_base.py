@@ -108,7 +108,7 @@ class SimBases:
         self._contents = contents
         self._disk = disk
 
-    def open(self, path: Path) -> SimBase:
+    def open(self, path: Path, *, brief: bool = False) -> SimBase:
         return SimBase(path, self._contents.setdefault(path.name, Content()), self._disk)
 
     def remove(self, path: Path) -> None:

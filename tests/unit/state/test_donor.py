@@ -328,11 +328,22 @@ class TestTheSwitch:
         donor.switch()
         return donor
 
-    def test_what_is_committed_and_not_sent_goes_at_once(self, giver: Giver) -> None:
+    def test_what_is_left_of_one_place_does_not_hold_up_another(self, giver: Giver) -> None:
+        """Partitions stand still until their positions are there."""
         self.switched(giver)
+        assert not any(outlet.frames for outlet in giver.outlets.values())
+        giver.owner.place(3).freeze()
+        giver.owner.work()
         for outlet in giver.outlets.values():
-            assert outlet.frames
-            assert all(isinstance(each, Entries) for each in outlet.parcels)
+            assert outlet.parcels == [Last(3)]
+        giver.owner.place(1).freeze()
+        giver.owner.place(2).freeze()
+        giver.owner.work()
+        for outlet in giver.outlets.values():
+            left, *others = outlet.parcels[1:]
+            assert isinstance(left, Entries)
+            assert len(left.keys) > 1, "what an epoch before had touched"
+            assert others[-2:] == [Last(1), Last(2)]
 
     def test_what_was_touched_last_follows_as_it_is_encoded_and_ends_for_each_place(
         self, giver: Giver

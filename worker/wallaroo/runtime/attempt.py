@@ -51,8 +51,11 @@ class Incoming(Protocol):
 class Bases(Protocol):
     """Databases in folders."""
 
-    def open(self, path: Path) -> Base:
-        """The one in a folder, which is made if there is none. Raises `StateDamaged`."""
+    def open(self, path: Path, *, brief: bool = False) -> Base:
+        """The one in a folder, which is made if there is none. Raises `StateDamaged`.
+
+        brief: it will be read once, and go.
+        """
 
     def remove(self, path: Path) -> None:
         """Remove one with its folder; fine if there is none. Raises OSError."""

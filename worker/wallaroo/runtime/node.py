@@ -827,7 +827,9 @@ class Node:
         # Not here: events go on meanwhile.
         folder = self._staging_folder(mark)
         self.submit(
-            lambda: self._bases.open(folder), lambda base: self._enlisted(attempt, base), self._fail
+            lambda: self._bases.open(folder, brief=True),
+            lambda base: self._enlisted(attempt, base),
+            self._fail,
         )
 
     def _enlisted(self, attempt: Attempt, base: Base | None) -> None:
@@ -1013,7 +1015,8 @@ class Node:
             self._staged.close()
             self._staged = None
         if mark and not self._staged and not store.has_settled(tenure.version):
-            self._staged = Staging(mark, self._bases.open(self._staging_folder(mark)))
+            base = self._bases.open(self._staging_folder(mark), brief=True)
+            self._staged = Staging(mark, base)
 
     def _remove_stagings(self, keep: Staging | None) -> None:
         """Remove those of attempts that came to nothing, or are part of the base."""

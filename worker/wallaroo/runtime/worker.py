@@ -513,8 +513,8 @@ class _Bases:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "databases", initializer=_step_back)
 
-    def open(self, path: Path) -> Base:
-        return self._thread.submit(RocksBase, path, time.perf_counter).result()
+    def open(self, path: Path, *, brief: bool = False) -> Base:
+        return self._thread.submit(RocksBase, path, time.perf_counter, brief=brief).result()
 
     def remove(self, path: Path) -> None:
         if path.is_dir():

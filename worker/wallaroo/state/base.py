@@ -28,6 +28,10 @@ _MIB = 1 << 20
 _PART = 512
 
 
+#: How many files of the same range are compacted: in a base, and in one that goes soon.
+_FEW, _MANY = 2, 32
+
+
 class Batch(Protocol):
     """Changes to be written at once."""
 
@@ -121,14 +125,17 @@ class RocksBase:
     """A base in the folder `path`, which is made. Raises `StateDamaged`.
 
     clock: in seconds, to tell how long a part of a batch took; by default nothing takes any time.
+    brief: it will be read once, and go: its files are not compacted until there are many.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = lambda: 0.0, *, brief: bool = False
+    ) -> None:
         self._path = path
         self._clock = clock
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._explained():
-            self._db = rocksdict.Rdict(str(path), _options())
+            self._db = rocksdict.Rdict(str(path), _options(_MANY if brief else _FEW))
             state = self._db.get(_STATE_KEY)
         self.stamp = Stamp(*_STATE.unpack(state)) if state else Stamp()
         self._unsynced = rocksdict.WriteOptions()
@@ -217,7 +224,7 @@ class RocksView:
         self._snapshot = None
 
 
-def _options() -> rocksdict.Options:
+def _options(files: int) -> rocksdict.Options:
     """Measured with a million entries of 70 bytes, a tenth of them updated per batch."""
     options = rocksdict.Options(raw_mode=True)
     options.create_if_missing(True)
@@ -239,7 +246,9 @@ def _options() -> rocksdict.Options:
     # Halves what is on disk.
     options.set_compression_type(rocksdict.DBCompressionType.lz4())
     # Compacting early keeps what is on disk below twice the live entries, 1.2 times on average.
-    options.set_level_zero_file_num_compaction_trigger(2)
+    options.set_level_zero_file_num_compaction_trigger(files)
+    options.set_level_zero_slowdown_writes_trigger(10 * files)
+    options.set_level_zero_stop_writes_trigger(20 * files)
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_max_bytes_for_level_base(64 * _MIB)
     options.set_target_file_size_base(16 * _MIB)

@@ -84,6 +84,7 @@ class Donor:
         self._told = -1
         self._switching = False
         self._left: set[int] = set()
+        self._flushed: set[int] = set()
         #: Bytes that may be sent at a time of the clock; when it may work again; by how much both
         #: limits are loosened; how many entries an epoch found that were not sent.
         self._allowed, self._at = 0.0, clock()
@@ -97,6 +98,8 @@ class Donor:
         """A block of an epoch's delta has been encoded."""
         place = self._store.places[block.place]
         encoded = self._encoded
+        if self._switching:
+            self._flush(block.place)
         for receiver, keys, values in self._moving(place, block):
             if self._switching:
                 self._outlets[receiver].add(Entries(keys, values))  # exempt from all bounds
@@ -124,14 +127,29 @@ class Donor:
     def switch(self) -> None:
         """The barrier of the switch is injected: what is left goes as it comes."""
         self._switching = True
-        for receiver, entries in self._touched.items():
-            while entries:
-                self._send(receiver, entries)
         self._left = set(self._store.places)
+
+    def _flush(self, place: int) -> None:
+        """What earlier epochs touched at a place goes before what the last one did.
+
+        Not at once, for a place that has many would hold up the positions of partitions, which are
+        encoded first and keep their events waiting.
+        """
+        if place not in self._left or place in self._flushed:
+            return
+        self._flushed.add(place)
+        prefix = place_range(place, 0, 0)[0][:2]
+        for receiver, entries in self._touched.items():
+            mine = {key: entry for key, entry in entries.items() if key[:2] == prefix}
+            for key in mine:
+                del entries[key]
+            while mine:
+                self._send(receiver, mine)
 
     def ended(self, place: int) -> None:
         """All that the last epoch touched at a place is encoded."""
         if self._switching and place in self._left:
+            self._flush(place)
             self._left.discard(place)
             for outlet in self._outlets.values():
                 outlet.add(Last(place))
