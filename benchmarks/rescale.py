@@ -15,6 +15,7 @@ where four busy processes share two cores, that is part of every latency.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -58,8 +59,8 @@ class Rescale:
     before, stay, move: p50, p99 and longest, of all events before it, and during it of those whose
     keys stay, and move. during: of all. throughput: events/s that came while state was copied, by
     that before. memory: bytes that all workers took in more at most, pages that they share counted
-    once. waited: share of the time that the workers' main threads waited for a processor, before
-    and during.
+    once; new: what a process that joins took of them when it had started. waited: share of the time
+    that the workers' main threads waited for a processor, before and during.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Rescale:
     longest_gap: float
     throughput: float
     memory: int
+    new: int
     waited: tuple[float, float]
     record: dict[str, Any]
 
@@ -79,6 +81,7 @@ class Rescale:
 @dataclass
 class _Sample:
     at: float
+    workers: int
     memory: int
     waited: float
 
@@ -96,7 +99,10 @@ class _Watch:
         if status is None:
             return None
         memory, waited = 0, 0.0
-        weigh = not self.samples or time.monotonic() > self._weighed + _WEIGH
+        last = self.samples[-1] if self.samples else None
+        workers = len(status["workers"])
+        late = time.monotonic() > self._weighed + _WEIGH
+        weigh = last is None or late or workers != last.workers
         if weigh:
             self._weighed = time.monotonic()
         for each in status["workers"]:
@@ -107,9 +113,9 @@ class _Watch:
                 waited += int(delay) / 1e9
             except OSError:
                 continue
-        if not weigh:
-            memory = self.samples[-1].memory
-        self.samples.append(_Sample(time.monotonic(), memory, waited))
+        if last and not weigh:
+            memory = last.memory
+        self.samples.append(_Sample(time.monotonic(), workers, memory, waited))
         return status
 
     def until(self, when: float) -> None:
@@ -220,9 +226,18 @@ def _measured(
         1000 * float(gaps.max()),
         float(copying / was),
         max(each.memory for each in busy) - max(each.memory for each in quiet),
+        _started(busy),
         (_share(quiet), _share(busy)),
         record,
     )
+
+
+def _started(samples: list[_Sample]) -> int:
+    """How much the memory grew when there was one worker more."""
+    for before, after in itertools.pairwise(samples):
+        if after.workers > before.workers:
+            return after.memory - before.memory
+    return 0
 
 
 def _share(samples: list[_Sample]) -> float:
@@ -301,6 +316,7 @@ def _restart(keys: int, rate: int, plot: list[Any]) -> list[Rescale]:
             1000 * float(gaps.max()),
             0.0,
             0,
+            0,
             (0.0, 0.0),
             {},
         )
@@ -329,7 +345,7 @@ def _tables(found: list[Rescale], rate: int, keys: int) -> list[Table]:
     rest = table(
         "What it took",
         *("", "moved", "minimum", "entries", "MB", "copy, s", "switch, s", "held back, ms"),
-        *("throughput", "memory, MB", "run delay before", "during"),
+        *("throughput", "memory, MB", "new process", "run delay before", "during"),
         caption="throughput: while state was copied, by that before; run delay: seconds that main "
         "threads\nof workers waited for a processor, a second",
     )
@@ -348,6 +364,7 @@ def _tables(found: list[Rescale], rate: int, keys: int) -> list[Table]:
             f"{1000 * record['held']:.1f}",
             f"{each.throughput:.2f}",
             f"{each.memory / 1e6:.0f}",
+            f"{each.new / 1e6:.0f}",
             f"{each.waited[0]:.2f}",
             f"{each.waited[1]:.2f}",
         )

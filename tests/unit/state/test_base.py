@@ -5,8 +5,8 @@ import random
 import signal
 import subprocess
 import sys
-import time
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -190,8 +190,8 @@ def test_updating_the_same_keys_for_long_does_not_fill_the_disk(
     for epoch in range(1, 41):
         write(base, epoch, {key: chance.randbytes(40) for key in keys})
         sizes.append(base.size)
-    # Compaction is another thread's work, which steps back: where others use the processors it comes
-    # later, but it comes.
+    # Compaction is another thread's work, which steps back: it comes, but where others use the
+    # processors it comes later.
     for epoch in range(41, 341):
         if base.size <= 3 * sizes[0]:
             break
