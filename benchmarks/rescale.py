@@ -44,6 +44,8 @@ _KEYS, _RATE = 1_000_000, 50_000
 _BEFORE, _BETWEEN, _AFTER, _END = 5.0, 12.0, 1.0, 4.0
 _FILLING, _PATIENCE = 600.0, 120.0
 _PARTITIONS = 12
+#: After so many epochs all that has been filled in is in the base.
+_MERGED = 36
 #: Seconds between looks at the memory of the workers, which cost milliseconds each.
 _WEIGH = 0.5
 #: Milliseconds.
@@ -158,7 +160,7 @@ def _live(how: str, keys: int, rate: int, plot: list[Any]) -> list[Rescale]:
 def _rest(running: children.Running) -> None:
     """Wait until all is merged into the base, and nothing is left to do."""
     status = running.running()
-    last = status["epoch"] + 12
+    last = status["epoch"] + _MERGED
     running.wait_for(
         lambda: running.running()["epoch"] >= last or None, "does not go on", patience=_PATIENCE
     )

@@ -212,6 +212,7 @@ class RocksView:
         assert self._snapshot is not None
         options = rocksdict.ReadOptions()
         options.set_iterate_upper_bound(end)
+        options.fill_cache(False)  # what is scanned is not looked up afterwards
         with self._explained():
             found = self._snapshot.iter(options)
             found.seek(start)
