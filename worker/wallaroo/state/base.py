@@ -212,7 +212,8 @@ class RocksView:
         assert self._snapshot is not None
         options = rocksdict.ReadOptions()
         options.set_iterate_upper_bound(end)
-        options.fill_cache(False)  # what is scanned is not looked up afterwards
+        # What is scanned is not looked up afterwards.
+        options.fill_cache(False)  # type: ignore[call-arg]  # its stub lacks the argument
         with self._explained():
             found = self._snapshot.iter(options)
             found.seek(start)
