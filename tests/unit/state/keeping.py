@@ -101,6 +101,7 @@ class Keeper:
         self.disk = ForgetfulDisk(seed)
         self.base = DictBase(self.disk)
         self.cache = cache
+        self.turn = 0.0
         self.clock = ticking()
         #: Pauses of what is done in the background.
         self.pauses: list[float] = []
@@ -117,6 +118,7 @@ class Keeper:
             self.clock,
             self.cache,
             throttle=Throttle(self.pauses.append),
+            turn=self.turn,
             native=NATIVE,
         )
 

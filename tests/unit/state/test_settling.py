@@ -120,6 +120,41 @@ class TestAReceiver:
         counts(lower, LOW)
         assert staging.gets == 0
 
+    def test_does_not_settle_before_its_turn_unless_something_waits_for_it(
+        self, lower: Owner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not all at the same time, and not while the switch is hardly over."""
+        now = 100.0
+        monkeypatch.setattr(lower.store, "_clock", lambda: now)
+        monkeypatch.setattr(lower.store, "_turn", 0.5)
+        switch(lower, Tenure(2, ((0, INTERVAL),), 2), give(lower, HIGH, 7, [(HALF, INTERVAL)]))
+        for wait, settles in ((0.0, False), (7.4, False), (0.2, True)):
+            now += wait
+            for _ in range(10):
+                lower.work()
+                lower.merge()
+            assert lower.store.settled == settles
+        assert counts(lower, HIGH) == {7}
+
+    def test_settles_at_once_when_the_next_rescale_waits_for_it(self, lower: Owner) -> None:
+        switch(lower, Tenure(2, ((0, INTERVAL),), 2), give(lower, HIGH, 7, [(HALF, INTERVAL)]))
+        lower.store._settling_from = float("inf")
+        lower.store.hastened = True
+        for _ in range(10):
+            lower.work()
+            lower.merge()
+        assert lower.store.settled
+
+    def test_settles_when_deltas_become_many(self, lower: Owner) -> None:
+        """They can't be merged before."""
+        switch(lower, Tenure(2, ((0, INTERVAL),), 2), give(lower, HIGH, 7, [(HALF, INTERVAL)]))
+        lower.store._settling_from = float("inf")
+        for _ in range(40):
+            touch(lower, KEYS)
+            lower.commit()
+            lower.merge()
+        assert lower.store.settled
+
     def test_makes_new_the_keys_that_its_donor_did_not_have(self, lower: Owner) -> None:
         switch(lower, Tenure(2, ((0, INTERVAL),), 2), give(lower, HIGH[1:], 7, [(HALF, INTERVAL)]))
         assert lower.place(1).live[HIGH[0]].count == 0

@@ -329,6 +329,24 @@ def test_deltas_are_merged_several_at_once_and_each_key_is_written_once(
     assert totals(again(keeper), "same", "1", "8") == [8, 1, 1]
 
 
+def test_workers_take_turns_to_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each after as many epochs as the others, but not all after the same ones."""
+    monkeypatch.setattr(store_module, "_NATIVE", 1)
+    merged = {}
+    for turn in (0.0, 0.5, 0.99):
+        keeper = Keeper()
+        keeper.turn = turn
+        keeper.store = keeper.open()
+        place = keeper.store.place(1, "total", Total)
+        merged[turn] = []
+        for epoch in range(1, 25):
+            add(place, "same")
+            keeper.commit()
+            if keeper.merge():
+                merged[turn].append(epoch)
+    assert merged == {0.0: [8, 16, 24], 0.5: [6, 14, 22], 0.99: [5, 13, 21]}
+
+
 @pytest.mark.parametrize("hastened", [False, True])
 def test_jobs_pause_less_while_a_rescale_waits_for_them(
     keeper: Keeper, place: Place, hastened: bool
