@@ -116,6 +116,8 @@ class _Case:
                 "NameConflict",
                 f"{what}: delete or rename what is there, or give the application another name",
             )
+            if self._c and self._c.phase == "running":
+                self._ready = None  # what is in the way keeps nobody from processing
             self._look_again(self._untold())
             return self._decision()
         if self._module_missing and o.workers is None:
@@ -809,7 +811,7 @@ class _Case:
             (
                 moment(each["lastTransitionTime"])
                 for each in self._app.status.get("conditions", ())
-                if each["type"] == "Ready"
+                if each["type"] == "Degraded"
             ),
             self._o.now,
         )

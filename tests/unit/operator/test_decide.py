@@ -619,7 +619,21 @@ def test_names_that_are_taken_are_named_and_nothing_is_touched() -> None:
     stuck = replace(o.app, status=decision.status or {})
     assert decide(replace(o, app=stuck, now=NOW + 80)).again == 20
     assert decide(replace(o, app=stuck, now=NOW + 8000)).again == UNTOLD
-    assert "Service count" in condition(decision, "Ready").message
+    assert condition(decision, "Ready").status == "True"  # ruling K8s 22: members process
+    forming = decide(replace(o, coordinator=coordinator(3, phase="forming")))
+    assert "Service count" in condition(forming, "Ready").message
+
+
+def test_what_is_left_of_a_former_application_is_waited_for() -> None:
+    """Ruling K8s 14."""
+    o = replace(at_rest(1, coordinator=None), workers=None, departing=("Service count",))
+    decision = decide(o)
+    assert decision.actions == ()
+    found = condition(decision, "Ready")
+    assert (found.status, found.reason) == ("False", "Starting")
+    assert "Service count of a former application" in found.message
+    assert condition(decision, "Degraded").status == "False"
+    assert decision.again == WAITING, "nothing tells when it is gone"
 
 
 def test_a_module_that_is_missing() -> None:

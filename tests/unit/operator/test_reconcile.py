@@ -5,22 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.unit.operator.kube_world import KEY, FakeApi, FakeLinks, World
+from tests.unit.operator.kube_world import KEY, Counting, World, settled
 
-from wallaroo_operator.act import DecideAgain
-from wallaroo_operator.observe import Settings
 from wallaroo_operator.reconcile import COUNTERS, GLANCE, Reconciler
-
-
-class Counting(FakeApi):
-    """Answers at once, and counts what it is asked."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self.requests = 0
-
-    async def _turn(self) -> None:
-        self.requests += 1
 
 
 @pytest.fixture(autouse=True)
@@ -29,24 +16,6 @@ def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         return function(*args)
 
     monkeypatch.setattr(asyncio, "to_thread", inline)
-
-
-async def settled(world: World, api: FakeApi) -> Reconciler:
-    """An operator whose application has come to rest."""
-    reconciler = Reconciler(
-        api, FakeLinks(world), Settings("stock:1", tls=False), lambda: world.now
-    )
-    quiet = 0
-    while quiet < 5:
-        for each in world.controllers():
-            each()
-        world.now += 1
-        try:
-            again = await reconciler.reconcile(KEY)
-        except DecideAgain:
-            again = 0.1
-        quiet = quiet + 1 if again is not None and again >= GLANCE else 0
-    return reconciler
 
 
 def run(then: Callable[[World, Counting, Reconciler], Awaitable[None]], **spec: Any) -> None:
