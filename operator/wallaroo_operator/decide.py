@@ -154,7 +154,8 @@ class _Case:
         if c.lost:
             self._lost(c)
             return
-        self._repair(c, workers)
+        if self._repair(c, workers):
+            return
         if c.switching:
             self._follow(c)
             self._look_again(SOON)
@@ -382,8 +383,11 @@ class _Case:
             )
         return True
 
-    def _repair(self, c: Coordinator, workers: Workers) -> None:
-        """Replace pods that will never do what they are there for."""
+    def _repair(self, c: Coordinator, workers: Workers) -> bool:
+        """Replace pods that will never do what they are there for.
+
+        Whether that is all to be done now: a rescale before its switch is called off for it.
+        """
         doomed = [
             pod
             for pod in self._o.pods
@@ -400,9 +404,16 @@ class _Case:
         ]
         if c.phase in {"ended", "stopping"}:
             outdated = []  # all go at once, when the checkpoint is there
-        self._remove({pod.uid: pod for pod in (*doomed, *outdated)}.values())
-        if outdated or doomed:
-            self._look_again(SOON)
+        pods = {pod.uid: pod for pod in (*doomed, *outdated)}.values()
+        if not pods:
+            return False
+        called_off = bool(c.rescale) and not c.switching
+        if called_off:
+            self._call_off(c)
+            self._progress("Repairing", "a rescale is called off: pods are replaced first")
+        self._remove(pods)
+        self._look_again(SOON)
+        return called_off
 
     def _on_deleted_claim(self, pod: Pod) -> bool:
         return any(claim.deleting and claim.ordinal == pod.ordinal for claim in self._o.claims)

@@ -306,6 +306,22 @@ def test_another_target_supersedes_a_rescale_before_its_switch(phase: str) -> No
     assert down.actions[-1] == Rescale(1, rewrite(THREE, range(2)))
 
 
+@pytest.mark.parametrize("phase", ["prepare", "copy", "catch up"])
+def test_a_rescale_before_its_switch_is_called_off_for_a_repair(phase: str) -> None:
+    """Ruling K8s 15: a joiner of another revision of the template goes, and is not told twice."""
+    c = coordinator(3, joiners=frozenset({3}), rescale=under_way(3, 4, phase))
+    o = growing(coordinator=c, pod=pod(3, revision="bad"))
+    o = replace(o, objects=bases(o.app, 4))
+    decision = decide(o)
+    assert decision.actions == (
+        Rescale(1, THREE),
+        Delete("v1", "Pod", "count-3", "pod-uid-3", "7"),
+    )
+    assert condition(decision, "Progressing").reason == "Repairing"
+    going = (*o.pods[:3], pod(3, revision="bad", gone_by=NOW + 30))
+    assert nothing_but_looking(replace(o, pods=going))
+
+
 @pytest.mark.parametrize(
     "spec", [{"replicas": 3}, {"replicas": 2}, {"suspend": True}, {"args": ["new"]}]
 )
