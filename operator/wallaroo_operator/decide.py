@@ -521,15 +521,15 @@ class _Case:
 
     def _suspended(self, workers: Workers) -> None:
         self._kept.pop("stopping", None)
-        if self._inputs and workers.inputs != self._inputs:
-            self._resize(workers, 0, self._template())
-        else:
-            self._policy(workers)
         self._problem("Suspended", "no workers run; their volumes keep the state")
         self._degraded.clear()
         if self._o.pods:
             self._progress("Suspending", f"waits until pod {self._o.pods[0].name} is gone")
             self._look_again(WAITING)
+        elif self._proven(self._c, workers):
+            self._resize(workers, 0, self._template())
+        else:
+            self._policy(workers)
 
     def _resume(self, workers: Workers) -> None:
         if leaving := self._departing():
@@ -537,9 +537,12 @@ class _Case:
             self._problem("Resuming", f"waits until {leaving} is gone")
             self._look_again(WAITING)
             return
+        proven = self._proven(self._c, workers)
+        if proven is None:
+            self._problem("Resuming", "waits until it is known whether the new template works")
+            return
         replicas = self._to_start_with()
-        anew = self._inputs and workers.inputs != self._inputs
-        self._resize(workers, replicas, self._template() if anew else None)
+        self._resize(workers, replicas, self._template() if proven else None)
         self._progress("Resuming", f"{diagnosis.workers(replicas)} being started")
         self._problem("Resuming", "pods are being made")
 
@@ -582,8 +585,8 @@ class _Case:
 
     # Rollout
 
-    def _proven(self, c: Coordinator | None, workers: Workers) -> bool:
-        """Whether there is another template, and it has been proven; this is brought about."""
+    def _proven(self, c: Coordinator | None, workers: Workers) -> bool | None:
+        """Whether there is another template that works; None while it is tried in a pod."""
         if not self._inputs or workers.inputs == self._inputs:
             return False
         proof = next((each for each in self._o.proofs if each.inputs == self._inputs), None)
@@ -592,7 +595,7 @@ class _Case:
             self._actions.append(Apply(pod))
             self._progress("ProvingTemplate", "the new template is tried in a pod of its own")
             self._look_again(WAITING)
-            return False
+            return None
         if proof.phase == "Succeeded":
             return True
         found = problem(proof, self._o.now)
@@ -603,7 +606,7 @@ class _Case:
             said = f": {found.message}" if found else ""
             message = f"the new template is tried in a pod of its own{said}"
             self._progress("ProvingTemplate", message)
-            return False
+            return None
         over = self._o.now > proof.finished_at + PROOF_TIME
         if proof.phase == "Failed" and found.reason != "ModuleFailed" and over:
             self._remove([proof])  # an eviction, say, is no fault of the template

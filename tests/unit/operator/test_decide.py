@@ -488,13 +488,6 @@ def test_it_resumes_with_the_members_it_had() -> None:
     assert size(decide(asked(suspended(), suspend=False, replicas=1))) == 3
 
 
-def test_a_template_changes_while_nothing_runs() -> None:
-    o = asked(suspended(), args=["new"])
-    decision = decide(o)
-    assert size(decision) == 0
-    assert applied(decision) == ["StatefulSet"]
-
-
 def test_taking_suspension_back_starts_stopped_workers_again() -> None:
     o = at_rest(3, coordinator=coordinator(3, phase="ended", stop_requested=True))
     assert deleted(decide(o)) == ["count-0", "count-1", "count-2"]
@@ -610,6 +603,63 @@ def test_a_rollout_by_annotation() -> None:
     o = at_rest()
     o = replace(o, app=replace(o.app, annotations={names.RESTARTED_AT: "now"}))
     assert applied(decide(o)) == ["Pod"]
+
+
+def changed_while_suspended(*proofs: Pod, **spec: Any) -> Observed:
+    o = asked(suspended(), args=["new"], **spec)
+    return replace(o, proofs=tuple(replace(p, inputs=o.app.inputs(IN_MAP)) for p in proofs))
+
+
+def test_a_suspended_application_takes_a_template_that_is_proven() -> None:
+    """Ruling K8s 18."""
+    first = decide(changed_while_suspended())
+    assert applied(first) == ["Pod"]
+    assert condition(first, "Progressing").reason == "ProvingTemplate"
+    assert condition(first, "Ready").reason == "Suspended"
+    tried = replace(PROVEN, phase="Running", exit_code=-1)
+    assert nothing_but_looking(changed_while_suspended(tried))
+    taken = decide(changed_while_suspended(PROVEN))
+    assert applied(taken) == ["StatefulSet"]
+    assert size(taken) == 0
+
+
+def test_a_template_that_does_not_work_changes_nothing_while_suspended() -> None:
+    """Ruling K8s 18."""
+    decision = decide(changed_while_suspended(DISPROVEN))
+    assert decision.actions == ()
+    assert condition(decision, "Progressing").reason == "RolloutFailed"
+    assert condition(decision, "Degraded").reason == "RolloutFailed"
+    assert condition(decision, "Ready").reason == "Suspended"
+
+
+def test_it_resumes_with_a_new_template_once_that_is_proven() -> None:
+    """Ruling K8s 18."""
+    first = decide(changed_while_suspended(suspend=False))
+    assert applied(first) == ["Pod"]
+    assert condition(first, "Ready").reason == "Resuming"
+    tried = replace(PROVEN, phase="Running", exit_code=-1)
+    assert nothing_but_looking(changed_while_suspended(tried, suspend=False))
+    resumed = decide(changed_while_suspended(PROVEN, suspend=False))
+    (sts,) = manifests_of(resumed, "StatefulSet")
+    assert sts["spec"]["replicas"] == 3
+    assert "new" in sts["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_it_resumes_with_the_template_that_is_there_if_the_new_one_does_not_work() -> None:
+    """Ruling K8s 18."""
+    resumed = decide(changed_while_suspended(DISPROVEN, suspend=False))
+    (sts,) = manifests_of(resumed, "StatefulSet")
+    assert sts["spec"]["replicas"] == 3
+    assert "new" not in sts["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert condition(resumed, "Degraded").reason == "RolloutFailed"
+    assert deleted(resumed) == [], "the proof stays, or it would be tried again and again"
+
+
+def test_a_proof_of_what_was_taken_back_while_suspended_is_swept_away() -> None:
+    """Ruling K8s 18."""
+    o = replace(suspended(), proofs=(replace(DISPROVEN, inputs="other"),))
+    assert deleted(decide(o)) == ["count-check-1"]
+    assert condition(decide(o), "Degraded").status == "False"
 
 
 def test_what_a_rollout_has_left_is_swept_away() -> None:
