@@ -10,7 +10,7 @@ the coordinator has just answered), `_clear` (claims go only when nobody is left
 and `_vacant` (nothing starts from nothing twice).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -273,9 +273,11 @@ class _Case:
         if workers.replicas < self._target:
             self._resize(workers, self._target)
             return
-        if first is None or first.deleting:
+        if first is None:
             self._problem("Starting", "waits for worker 0's volume")
             self._look_again(WAITING)
+            return
+        if self._going(range(self._target)):
             return
         if fresh or again:
             self._kept["begun"] = begun or self._app.uid
@@ -296,6 +298,22 @@ class _Case:
         self._progress("Starting", "the application begins")
         self._look_again(SOON)
 
+    def _going(self, starting: Container[int]) -> bool:
+        """Whether workers that are to start with no state have claims that are being deleted.
+
+        Their pods, which hold these claims, have nothing to lose, and go.
+        """
+        going = [each for each in self._o.claims if each.deleting and each.ordinal in starting]
+        if not going:
+            return False
+        pods = (self._pod(each.ordinal) for each in going)
+        self._remove(pod for pod in pods if pod and not pod.deleting)
+        message = f"waits until volume claim {going[0].name} is gone"
+        self._problem("Starting", message)
+        self._progress("Starting", message)
+        self._look_again(WAITING)
+        return True
+
     def _first_claim(self) -> Claim | None:
         """Of worker 0's volume."""
         return next((claim for claim in self._o.claims if claim.ordinal == 0), None)
@@ -311,6 +329,8 @@ class _Case:
         anew = c.epoch == 0 and first and self._kept.get("anew") == first.uid
         if not anew and self._app.accepted_loss != str(c.epoch):
             self._state_lost(c.lost, c.epoch)
+            return
+        if self._going(c.lost):
             return
         self._actions.append(Begin(len(c.members), accept_loss=True, epoch=c.epoch))
         message = f"the state of worker {diagnosis.numbers(c.lost)} was lost, which was accepted"

@@ -166,6 +166,29 @@ def test_a_wiped_status_does_not_make_it_begin_again() -> None:
     assert condition(decide(o), "Degraded").reason == "StateLost"
 
 
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_nothing_begins_on_a_claim_that_is_being_deleted(ordinal: int) -> None:
+    """Ruling K8s 3: its pod goes, with nothing to lose, and then the claim."""
+    o = vacant()
+    claims = tuple(claim(each, deleting=each == ordinal) for each in range(2))
+    decision = decide(replace(o, claims=claims))
+    assert decision.actions == (Delete("v1", "Pod", f"count-{ordinal}", f"pod-uid-{ordinal}", "7"),)
+    assert decision.status is not None
+    assert "begun" not in decision.status
+    assert f"state-count-{ordinal}" in condition(decision, "Ready").message
+    leaving = tuple(pod(each, gone_by=(NOW + 30) * (each == ordinal)) for each in range(2))
+    assert nothing_but_looking(replace(o, claims=claims, pods=leaving))
+
+
+def test_no_member_whose_state_is_lost_begins_on_a_claim_that_is_being_deleted() -> None:
+    """Ruling K8s 3."""
+    o = at_rest(3, coordinator=coordinator(3, phase="forming", lost=(2,)))
+    o = replace(o, claims=(*o.claims[:2], claim(2, deleting=True)))
+    assert nothing_but_looking(o), "a person has not accepted the loss"
+    accepted = replace(o, app=replace(o.app, annotations={names.ACCEPT_LOSS: "41"}))
+    assert decide(accepted).actions == (Delete("v1", "Pod", "count-2", "pod-uid-2", "7"),)
+
+
 @pytest.mark.parametrize(("accepted", "begins"), [("41", True), ("40", False), ("", False)])
 def test_a_person_accepts_a_loss_as_of_an_epoch(accepted: str, begins: bool) -> None:
     """Ruling K8s 2."""
