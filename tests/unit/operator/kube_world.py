@@ -83,6 +83,8 @@ class World:
         self.room = 100
         self.refuses_rescales = False
         self.accepted: set[str] = set()
+        #: What workers say that they trust.
+        self.trusted = ""
         self.began = 0
         #: Whether the last answer of the coordinator was that nothing is processed any more.
         self.answered_at_rest = False
@@ -606,7 +608,7 @@ class FakeTalks:
                 "pod_uid": present[each].pod_uid if each in present else "",
                 "present": each in present,
                 "processing": c.phase == "running" and each in present and each in members,
-                "ca": "",
+                "ca": world.trusted,
                 "keys": 1,
                 "read": 1,
                 "dead_letters": 0,
@@ -717,9 +719,9 @@ class FakeLinks:
         pass
 
 
-async def settled(world: World, api: FakeApi) -> Reconciler:
+async def settled(world: World, api: FakeApi, settings: Settings = SETTINGS) -> Reconciler:
     """An operator whose application has come to rest."""
-    reconciler = Reconciler(api, FakeLinks(world), SETTINGS, lambda: world.now)
+    reconciler = Reconciler(api, FakeLinks(world), settings, lambda: world.now)
     quiet = 0
     while quiet < 5:
         for each in world.controllers():

@@ -1,13 +1,19 @@
 """What an application at rest costs: glances, and counters now and then."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from tests.unit.operator.kube_world import KEY, Counting, World, settled
 
+from wallaroo_operator.act import DecideAgain
+from wallaroo_operator.certs import AUTHORITY, fingerprint
+from wallaroo_operator.observe import Settings
 from wallaroo_operator.reconcile import COUNTERS, GLANCE, Reconciler
+
+TLS = Settings("stock:1")
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +81,25 @@ def test_a_glance_that_finds_something_looks_at_everything() -> None:
         assert any("check" in name for _, name in world.objects)
 
     run(then)
+
+
+def test_a_glance_sees_whom_workers_trust_by_now() -> None:
+    """Ruling K8s 24: an authority is replaced step by step, as soon as workers are there."""
+
+    async def main() -> None:
+        world = World(0)
+        await settled(world, Counting(world), TLS)
+        world.now += 0.7 * AUTHORITY.total_seconds()
+        reconciler = await settled(world, Counting(world), TLS)
+        assert "next.crt" in world.objects["Secret", "count-ca"]["data"]
+        await reconciler.reconcile(KEY, woken=False)
+        bundle = b64decode(world.objects["Secret", "count-tls"]["data"]["ca.crt"]).decode()
+        world.trusted = fingerprint(bundle)
+        with pytest.raises(DecideAgain, match="certificates"):
+            await reconciler.reconcile(KEY, woken=False)
+        assert "former.crt" in world.objects["Secret", "count-ca"]["data"]
+
+    asyncio.run(main())
 
 
 def test_nothing_is_written_to_an_application_that_is_being_deleted() -> None:
