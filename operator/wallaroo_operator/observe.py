@@ -197,7 +197,7 @@ def _wanting(
 ) -> list[_Named]:
     """What is to be made next and is not there: only then its name may be somebody else's.
 
-    Of pods of workers that is the first: their controller makes none behind one that it can't make.
+    Of pods of workers that is the first: their controller stops at one that it can't make.
     """
     found: list[_Named] = []
     there = {pod.name for pod in pods}
