@@ -283,7 +283,13 @@ SPEC = _object(
                 "required": ["name", "mountPath"],
                 "x-kubernetes-validations": [
                     _rule(
-                        "!self.mountPath.matches('^/(var/lib|etc|home)?(/wallaroo(/.*)?)?/?$')",
+                        "self.mountPath.startsWith('/') && "
+                        "!self.mountPath.matches('/([.]{0,2}/|[.]{1,2}$)')",
+                        "write the path in full, from / on, without //, /./ and /../",
+                    ),
+                    _rule(
+                        "!self.mountPath.matches("
+                        "'^/(tmp|(var/lib|etc|home)?(/wallaroo(/.*)?)?)/?$')",
                         "this path is the worker's own: mount it elsewhere",
                     ),
                 ],

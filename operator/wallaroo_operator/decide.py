@@ -10,7 +10,7 @@ the coordinator has just answered), `_clear` (claims go only when nobody is left
 and `_vacant` (nothing starts from nothing twice).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +116,8 @@ class _Case:
                 "NameConflict",
                 f"{what}: delete or rename what is there, or give the application another name",
             )
+            if self._c and self._c.phase == "running":
+                self._ready = None  # what is in the way keeps nobody from processing
             self._look_again(self._untold())
             return self._decision()
         if self._module_missing and o.workers is None:
@@ -152,7 +154,8 @@ class _Case:
         if c.lost:
             self._lost(c)
             return
-        self._repair(c, workers)
+        if self._repair(c, workers):
+            return
         if c.switching:
             self._follow(c)
             self._look_again(SOON)
@@ -270,9 +273,11 @@ class _Case:
         if workers.replicas < self._target:
             self._resize(workers, self._target)
             return
-        if first is None or first.deleting:
+        if first is None:
             self._problem("Starting", "waits for worker 0's volume")
             self._look_again(WAITING)
+            return
+        if self._going(range(self._target)):
             return
         if fresh or again:
             self._kept["begun"] = begun or self._app.uid
@@ -293,6 +298,22 @@ class _Case:
         self._progress("Starting", "the application begins")
         self._look_again(SOON)
 
+    def _going(self, starting: Container[int]) -> bool:
+        """Whether workers that are to start with no state have claims that are being deleted.
+
+        Their pods, which hold these claims, have nothing to lose, and go.
+        """
+        going = [each for each in self._o.claims if each.deleting and each.ordinal in starting]
+        if not going:
+            return False
+        pods = (self._pod(each.ordinal) for each in going)
+        self._remove(pod for pod in pods if pod and not pod.deleting)
+        message = f"waits until volume claim {going[0].name} is gone"
+        self._problem("Starting", message)
+        self._progress("Starting", message)
+        self._look_again(WAITING)
+        return True
+
     def _first_claim(self) -> Claim | None:
         """Of worker 0's volume."""
         return next((claim for claim in self._o.claims if claim.ordinal == 0), None)
@@ -308,6 +329,8 @@ class _Case:
         anew = c.epoch == 0 and first and self._kept.get("anew") == first.uid
         if not anew and self._app.accepted_loss != str(c.epoch):
             self._state_lost(c.lost, c.epoch)
+            return
+        if self._going(c.lost):
             return
         self._actions.append(Begin(len(c.members), accept_loss=True, epoch=c.epoch))
         message = f"the state of worker {diagnosis.numbers(c.lost)} was lost, which was accepted"
@@ -380,8 +403,11 @@ class _Case:
             )
         return True
 
-    def _repair(self, c: Coordinator, workers: Workers) -> None:
-        """Replace pods that will never do what they are there for."""
+    def _repair(self, c: Coordinator, workers: Workers) -> bool:
+        """Replace pods that will never do what they are there for.
+
+        Whether that is all to be done now: a rescale before its switch is called off for it.
+        """
         doomed = [
             pod
             for pod in self._o.pods
@@ -398,9 +424,16 @@ class _Case:
         ]
         if c.phase in {"ended", "stopping"}:
             outdated = []  # all go at once, when the checkpoint is there
-        self._remove({pod.uid: pod for pod in (*doomed, *outdated)}.values())
-        if outdated or doomed:
-            self._look_again(SOON)
+        pods = {pod.uid: pod for pod in (*doomed, *outdated)}.values()
+        if not pods:
+            return False
+        called_off = bool(c.rescale) and not c.switching
+        if called_off:
+            self._call_off(c)
+            self._progress("Repairing", "a rescale is called off: pods are replaced first")
+        self._remove(pods)
+        self._look_again(SOON)
+        return called_off
 
     def _on_deleted_claim(self, pod: Pod) -> bool:
         return any(claim.deleting and claim.ordinal == pod.ordinal for claim in self._o.claims)
@@ -508,15 +541,15 @@ class _Case:
 
     def _suspended(self, workers: Workers) -> None:
         self._kept.pop("stopping", None)
-        if self._inputs and workers.inputs != self._inputs:
-            self._resize(workers, 0, self._template())
-        else:
-            self._policy(workers)
         self._problem("Suspended", "no workers run; their volumes keep the state")
         self._degraded.clear()
         if self._o.pods:
             self._progress("Suspending", f"waits until pod {self._o.pods[0].name} is gone")
             self._look_again(WAITING)
+        elif self._proven(self._c, workers):
+            self._resize(workers, 0, self._template())
+        else:
+            self._policy(workers)
 
     def _resume(self, workers: Workers) -> None:
         if leaving := self._departing():
@@ -524,9 +557,12 @@ class _Case:
             self._problem("Resuming", f"waits until {leaving} is gone")
             self._look_again(WAITING)
             return
+        proven = self._proven(self._c, workers)
+        if proven is None:
+            self._problem("Resuming", "waits until it is known whether the new template works")
+            return
         replicas = self._to_start_with()
-        anew = self._inputs and workers.inputs != self._inputs
-        self._resize(workers, replicas, self._template() if anew else None)
+        self._resize(workers, replicas, self._template() if proven else None)
         self._progress("Resuming", f"{diagnosis.workers(replicas)} being started")
         self._problem("Resuming", "pods are being made")
 
@@ -569,8 +605,8 @@ class _Case:
 
     # Rollout
 
-    def _proven(self, c: Coordinator | None, workers: Workers) -> bool:
-        """Whether there is another template, and it has been proven; this is brought about."""
+    def _proven(self, c: Coordinator | None, workers: Workers) -> bool | None:
+        """Whether there is another template that works; None while it is tried in a pod."""
         if not self._inputs or workers.inputs == self._inputs:
             return False
         proof = next((each for each in self._o.proofs if each.inputs == self._inputs), None)
@@ -579,7 +615,7 @@ class _Case:
             self._actions.append(Apply(pod))
             self._progress("ProvingTemplate", "the new template is tried in a pod of its own")
             self._look_again(WAITING)
-            return False
+            return None
         if proof.phase == "Succeeded":
             return True
         found = problem(proof, self._o.now)
@@ -590,7 +626,7 @@ class _Case:
             said = f": {found.message}" if found else ""
             message = f"the new template is tried in a pod of its own{said}"
             self._progress("ProvingTemplate", message)
-            return False
+            return None
         over = self._o.now > proof.finished_at + PROOF_TIME
         if proof.phase == "Failed" and found.reason != "ModuleFailed" and over:
             self._remove([proof])  # an eviction, say, is no fault of the template
@@ -809,7 +845,7 @@ class _Case:
             (
                 moment(each["lastTransitionTime"])
                 for each in self._app.status.get("conditions", ())
-                if each["type"] == "Ready"
+                if each["type"] == "Degraded"
             ),
             self._o.now,
         )

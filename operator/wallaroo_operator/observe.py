@@ -1,7 +1,7 @@
 """Looking: what the API server and the coordinator say of an application, as `Observed`."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,8 @@ from wallaroo_operator.coordinators import Talks
 from wallaroo_operator.observed import Claim, Coordinator, Observed, Pod, Workers, moment
 
 _GROUP = f"{names.GROUP}/{names.VERSION}"
+#: API, kind and name.
+_Named = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -101,35 +103,25 @@ async def observe(
     app = App.read(found)
     if app.deleting:
         return Seen(Observed(app, now, settings.image), {}, certs.Held(), None)
-    own = {
-        ("apps/v1", "StatefulSet", name),
-        ("v1", "Service", names.headless(name)),
-        ("v1", "Service", name),
-        ("policy/v1", "PodDisruptionBudget", name),
-        ("v1", "Secret", names.ca_secret(name)),
-        ("v1", "Secret", names.tls_secret(name)),
-    }
+    own = sorted(
+        {
+            ("apps/v1", "StatefulSet", name),
+            ("v1", "Service", names.headless(name)),
+            ("v1", "Service", name),
+            ("policy/v1", "PodDisruptionBudget", name),
+            ("v1", "Secret", names.ca_secret(name)),
+            ("v1", "Secret", names.tls_secret(name)),
+        }
+    )
     ours = f"{names.INSTANCE}={name},{names.MANAGED_BY}={names.MANAGER}"
     got, pods, claims, maps, module = await asyncio.gather(
-        asyncio.gather(*(api.get(kind[0], kind[1], namespace, kind[2]) for kind in sorted(own))),
+        _get(api, namespace, own),
         api.list("v1", "Pod", namespace, ours),
         api.list("v1", "PersistentVolumeClaim", namespace, ours),
         api.list("v1", "ConfigMap", namespace, ours),
         module_of(api, app),
     )
-    objects: dict[tuple[str, str], Json] = {}
-    conflicts, departing = [], []
-    for (api_version, kind, called), there in zip(sorted(own), got, strict=True):
-        if there is None:
-            continue
-        by = _controller(there)
-        if by.get("uid") == app.uid:
-            objects[kind, called] = {"apiVersion": api_version, "kind": kind, **there}
-        elif by.get("kind") == names.KIND and by.get("name") == name:
-            departing.append(f"{kind} {called}")
-        else:
-            owner = f"{by['kind']} {by['name']}" if by else "nobody"
-            conflicts.append(f"{kind} {called} is there already and belongs to {owner}")
+    objects, conflicts, departing = _by_owner(app, got)
     objects |= {("ConfigMap", each["metadata"]["name"]): each for each in maps if _is(each, app)}
     there = objects.pop(("StatefulSet", name), None)
     workers = Workers.read(there) if there else None
@@ -145,6 +137,9 @@ async def observe(
     if workers and first and first.ip and first.owner == workers.uid:
         talks = links.at(app.uid, first.ip, held if workers.tls else None)
         coordinator, unreached = await ask(talks)
+    proofs = tuple(pod for pod, each in zip(read, pods, strict=True) if _proves(pod, each, app))
+    wanting = _wanting(app, module, workers, coordinator, objects, (*of_workers, *proofs))
+    _, more, former = _by_owner(app, await _get(api, namespace, wanting), workers)
     observed = Observed(
         app,
         now,
@@ -154,15 +149,74 @@ async def observe(
         module,
         workers,
         of_workers,
-        tuple(pod for pod, each in zip(read, pods, strict=True) if _proves(pod, each, app)),
+        proofs,
         tuple(each for each in (Claim.read(claim, name) for claim in claims) if each),
         coordinator,
         unreached,
-        tuple(conflicts),
-        tuple(departing),
+        (*conflicts, *more),
+        (*departing, *former),
         objects,
     )
     return Seen(observed, secrets, held, talks)
+
+
+async def _get(api: Api, namespace: str, wanted: Sequence[_Named]) -> list[tuple[_Named, Json]]:
+    """Those of these objects that are there."""
+    got = await asyncio.gather(
+        *(api.get(version, kind, namespace, name) for version, kind, name in wanted)
+    )
+    return [(named, each) for named, each in zip(wanted, got, strict=True) if each is not None]
+
+
+def _by_owner(
+    app: App, got: Iterable[tuple[_Named, Json]], workers: Workers | None = None
+) -> tuple[dict[tuple[str, str], Json], list[str], list[str]]:
+    """Objects of the application's names: its own, those in its way, and a former one's."""
+    objects: dict[tuple[str, str], Json] = {}
+    conflicts, departing = [], []
+    owners = {app.uid, workers.uid} if workers else {app.uid}
+    for (version, kind, name), there in got:
+        by = _controller(there)
+        if by.get("uid") in owners:
+            objects[kind, name] = {"apiVersion": version, "kind": kind, **there}
+        elif by.get("kind") == names.KIND and by.get("name") == app.name:
+            departing.append(f"{kind} {name}")
+        else:
+            owner = f"{by['kind']} {by['name']}" if by else "nobody"
+            conflicts.append(f"{kind} {name} is there already and belongs to {owner}")
+    return objects, conflicts, departing
+
+
+def _wanting(
+    app: App,
+    module: Module | None,
+    workers: Workers | None,
+    c: Coordinator | None,
+    objects: Mapping[tuple[str, str], Json],
+    pods: Iterable[Pod],
+) -> list[_Named]:
+    """What is to be made next and is not there: only then its name may be somebody else's.
+
+    Of pods of workers that is the first: their controller stops at one that it can't make.
+    """
+    found: list[_Named] = []
+    there = {pod.name for pod in pods}
+    if module and not module.missing:
+        copy = names.module_map(app.name, module.text)
+        if ("ConfigMap", copy) not in objects:
+            found.append(("v1", "ConfigMap", copy))
+    if workers is None:
+        return found
+    inputs = "" if module and module.missing else app.inputs(module)
+    proof = names.proof(app.name, inputs)
+    if inputs and workers.inputs != inputs and proof not in there:
+        found.append(("v1", "Pod", proof))
+    needed = workers.replicas
+    if c:  # what nobody needs any more is about to be let go
+        needed = min(needed, max(app.target, *(each + 1 for each in c.taking_part), 0))
+    absent = (names.pod(app.name, each) for each in range(needed))
+    first = next((each for each in absent if each not in there), None)
+    return [*found, ("v1", "Pod", first)] if first else found
 
 
 def _controller(found: Json) -> Mapping[str, Any]:

@@ -274,7 +274,7 @@ class Observed:
 
     stock, tls: of the operator's configuration: the image for modules from ConfigMaps, and whether
         new templates have certificates.
-    conflicts: objects of its names that are not its own.
+    conflicts: objects of its names that are not its own, in words.
     departing: objects of its names that go with a former application of its name.
     objects: Services, budget and copies of modules, by kind and name.
     unreached: why the coordinator has not answered.

@@ -99,7 +99,8 @@ class Reconciler:
             module = await module_of(self._api, observed.app)
             observed = replace(observed, module=module)
             decision = decide(observed)
-            if decision.actions or decision.again < IDLE or self._certificates(seen, now):
+            step = self._certificates(replace(seen, observed=observed))
+            if decision.actions or decision.again < IDLE or step:
                 return None
             assert decision.status is not None
             if conditions.differs(observed.app.status, decision.status, counters=False):
@@ -119,7 +120,7 @@ class Reconciler:
             memory.written = now
             memory.seen = replace(memory.seen, observed=replace(memory.seen.observed, app=app))
 
-    def _certificates(self, seen: Seen, now: float) -> certs.Step | None:
+    def _certificates(self, seen: Seen) -> certs.Step | None:
         """What is to be done about certificates; None for nothing."""
         o = seen.observed
         if not (o.tls or (o.workers and o.workers.tls)):
@@ -130,12 +131,12 @@ class Reconciler:
             else {}
         )
         reported = [trusted.get(pod.uid, "") for pod in o.pods]
-        step = certs.decide(seen.held, reported, datetime.fromtimestamp(now, UTC))
+        step = certs.decide(seen.held, reported, datetime.fromtimestamp(o.now, UTC))
         return None if step is certs.Step.NOTHING else step
 
     async def _certify(self, seen: Seen) -> None:
         """Do what is next about certificates; the signer's Secret is written first."""
-        step = self._certificates(seen, seen.observed.now)
+        step = self._certificates(seen)
         if step is None:
             return
         app = seen.observed.app

@@ -3,6 +3,7 @@
 What was sent to the collector since the last checkpoint is sent again, so outputs may come twice.
 """
 
+import json
 import time
 
 import pytest
@@ -26,6 +27,15 @@ def _delete(made: Sequences, ordinal: int) -> None:
 def _kill(made: Sequences, ordinal: int) -> None:
     """As when the kernel does it: without a word."""
     made.namespace.kubectl("exec", f"{made.app.name}-{ordinal}", "--", "touch", "/tmp/die")
+
+
+def _evict(made: Sequences, ordinal: int) -> None:
+    """As `kubectl drain` does it. Raises `Failed` if the budget does not allow it."""
+    name, namespace = f"{made.app.name}-{ordinal}", made.namespace.name
+    meta = {"name": name, "namespace": namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+    made.namespace.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
 
 
 @pytest.mark.parametrize("ordinal", [0, 1])
@@ -79,14 +89,9 @@ def test_a_pod_is_deleted_in_a_rescale(running: Sequences, ordinal: int, after: 
 
 
 def test_an_eviction_takes_a_checkpoint_first(running: Sequences) -> None:
-    """As `kubectl drain` does it (ruling K8s 11): what was done before is not done again."""
+    """Ruling K8s 11: what was done before is not done again."""
     before = running.app.uids()[1]
-    body = (
-        '{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "app-1", '
-        f'"namespace": "{running.namespace.name}"}}}}'
-    )
-    path = f"/api/v1/namespaces/{running.namespace.name}/pods/app-1/eviction"
-    running.namespace.kubectl("create", "--raw", path, "-f", "-", stdin=body)
+    _evict(running, 1)
     until(lambda: before not in running.app.uids(), "the pod stays")
     running.app.until_ready()
     found, _ = running.end(twice=True)
@@ -94,12 +99,33 @@ def test_an_eviction_takes_a_checkpoint_first(running: Sequences) -> None:
     assert found.twice < 1000
 
 
+def _allowed(made: Sequences) -> int:
+    """How many pods may be evicted now."""
+    return int(made.namespace.get("pdb", "app")["status"]["disruptionsAllowed"])
+
+
 def test_no_second_member_is_evicted_before_the_first_is_back(running: Sequences) -> None:
+    """Ruling K8s 20."""
+    until(lambda: _allowed(running) == 1, "no member may go")
+    before = running.app.uids()
+    _evict(running, 1)
+    with pytest.raises(Failed, match="disruption budget"):
+        _evict(running, 2)
+    until(lambda: before[1] not in running.app.uids(), "the pod stays")
+    running.app.until_ready()
+    assert running.app.uids()[2] == before[2]
+    until(lambda: _allowed(running) == 1, "no member may go though all are back")
+    _evict(running, 2)
+    until(lambda: before[2] not in running.app.uids(), "the pod stays")
+    running.app.until_ready()
+    running.end(twice=True)
+
+
+def test_the_budget_follows_the_members(running: Sequences) -> None:
     """Ruling K8s 20."""
     budget = running.namespace.get("pdb", "app")
     assert budget["spec"]["minAvailable"] == 2
     assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
-    until(lambda: running.namespace.get("pdb", "app")["status"]["disruptionsAllowed"] == 1, "none")
     running.app.scale(2)
     running.app.until_members(2)
     until(lambda: running.namespace.get("pdb", "app")["spec"]["minAvailable"] == 1, "stays")

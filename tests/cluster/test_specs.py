@@ -27,6 +27,10 @@ def _refusal(namespace: Namespace, name: str = "app", **spec: Any) -> str:
         ({"drainTimeout": "5 minutes"}, "write a duration like 500ms"),
         ({"onError": "Ignore"}, "DeadLetter"),
         ({"onError": "DeadLetter"}, "needs deadLetterPath"),
+        (
+            {"onError": "DeadLetter", "deadLetterPath": "/var/lib/wallaroo/dead.txt"},
+            "deadLetterPath must not be below /var/lib/wallaroo",
+        ),
         ({"ports": [{"name": "control", "port": 7710}]}, "used by the worker itself"),
         ({"ports": [{"name": "lines", "port": 70000}]}, "spec.ports[0].port"),
         ({"storage": {"size": "large"}}, "spec.storage.size"),
@@ -38,8 +42,39 @@ def _refusal(namespace: Namespace, name: str = "app", **spec: Any) -> str:
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_wrong_spec_is_refused(shared: Namespace, spec: Json, says: str) -> None:
-    """Also one that would loosen what confines the pods (ruling K8s 13)."""
+    """Also one that would loosen what confines the pods (ruling K8s 13), or lose output (6)."""
     words = _refusal(shared, **spec)
+    assert says in words, words
+
+
+@pytest.mark.parametrize("name", ["state", "module", "tls", "tmp", "home"])
+def test_a_volume_of_a_name_of_ours_is_refused(shared: Namespace, name: str) -> None:
+    """Ruling K8s 13."""
+    volumes = [{"name": name, "emptyDir": {}}]
+    words = _refusal(shared, template={"spec": {"volumes": volumes}})
+    assert "the names state, module, tls, tmp and home are taken" in words, words
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/var/lib/wallaroo", "the worker's own"),
+        ("/etc/wallaroo/tls/more", "the worker's own"),
+        ("/home/wallaroo/", "the worker's own"),
+        ("/tmp", "the worker's own"),
+        ("/", "the worker's own"),
+        ("var/lib/wallaroo", "write the path in full"),
+        ("/var/lib//wallaroo", "write the path in full"),
+        ("/data/../tmp", "write the path in full"),
+    ],
+)
+def test_a_path_of_ours_is_no_place_for_a_volume(shared: Namespace, path: str, says: str) -> None:
+    """Ruling K8s 13."""
+    words = _refusal(
+        shared,
+        template={"spec": {"volumes": [{"name": "data", "emptyDir": {}}]}},
+        volumeMounts=[{"name": "data", "mountPath": path}],
+    )
     assert says in words, words
 
 

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sequences
@@ -133,6 +134,47 @@ def test_pods_that_are_killed_come_back_and_nothing_is_lost(pods: Pods, out: Pat
             lambda f, g=generation: f["generation"] > g and f["phase"] == "running",  # type: ignore[misc]
             "it does not recover",
         )
+    finish(pods, out)
+
+
+def test_who_lives_through_a_recovery_stays_ready(pods: Pods, out: Path) -> None:
+    """Ruling K8s 10."""
+    pods.begun(3)
+    until(lambda: all(pod.ready for pod in pods.pods.values()))
+    generation = pods.until_committed()["generation"]
+    pods.pods[1].signal(signal.SIGKILL)
+    pods.pods[1].wait()
+    pods.start(1)
+    others = [pods.pods[0], pods.pods[2]]
+    answers: set[tuple[int, str]] = set()
+
+    def recovered(found: dict[str, Any]) -> bool:
+        answers.update(pod.get("/readyz") for pod in others)
+        return bool(found["generation"] > generation and found["phase"] == "running")
+
+    pods.until(recovered, "it does not recover")
+    assert answers == {(200, "ready\n")}
+    until(lambda: pods.pods[1].ready)
+    finish(pods, out)
+
+
+def test_a_function_that_takes_its_time_holds_up_no_probe(pods: Pods, app: Path, out: Path) -> None:
+    """Ruling K8s 10: liveness has threads of its own."""
+    slow = """    state.count += 1
+    if number == 500:
+        open("held", "w").close()
+        while not os.path.exists("go on"):
+            time.sleep(0.01)
+"""
+    app.write_text(app.read_text().replace("    state.count += 1\n", slow, 1))
+    pods.begun(1)
+    until((pods.folder / "held").exists)
+    epoch = pods.status()["epoch"]
+    for _ in range(20):
+        assert pods.pods[0].get("/livez")[0] == 200
+        assert pods.pods[0].ready
+    assert pods.status()["epoch"] <= epoch + 1, "it is held up"
+    (pods.folder / "go on").touch()
     finish(pods, out)
 
 

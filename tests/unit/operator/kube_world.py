@@ -19,11 +19,15 @@ from wallaroo.partitioning import Assignment
 from wallaroo.partitioning.rewrite import minimum, moved
 from wallaroo.runtime.client import Unreachable
 from wallaroo_operator import names
+from wallaroo_operator.act import DecideAgain
 from wallaroo_operator.api import Refused
+from wallaroo_operator.observe import Settings
 from wallaroo_operator.observed import timestamp
+from wallaroo_operator.reconcile import GLANCE, Reconciler
 
 NAME, NAMESPACE = "count", "team"
 KEY = (NAMESPACE, NAME)
+SETTINGS = Settings("stock:1", tls=False)
 Json = dict[str, Any]
 GOOD, BAD_MODULE, BAD_RUN = "good", "raises when it is loaded", "ends when it runs"
 
@@ -79,6 +83,8 @@ class World:
         self.room = 100
         self.refuses_rescales = False
         self.accepted: set[str] = set()
+        #: What workers say that they trust.
+        self.trusted = ""
         self.began = 0
         #: Whether the last answer of the coordinator was that nothing is processed any more.
         self.answered_at_rest = False
@@ -154,7 +160,7 @@ class World:
     def controllers(self) -> list[Callable[[], None]]:
         """What may happen next, each by itself."""
         found: list[Callable[[], None]] = [self._statefulset_controller]
-        found += [partial(self._kubelet, pod) for pod in self.of("Pod")]
+        found += [partial(self._kubelet, pod) for pod in self.of("Pod") if _ours(pod)]
         found += [
             partial(self._claim_protection, claim)
             for claim in self.of("PersistentVolumeClaim")
@@ -184,7 +190,7 @@ class World:
                 self._make_pod(ordinal, spec["template"], revision)
         for pod in self.of("Pod"):
             number = names.ordinal(NAME, pod["metadata"]["name"])
-            if number is not None and number >= spec["replicas"]:
+            if number is not None and number >= spec["replicas"] and _ours(pod):
                 self._end(pod)
 
     def _make_claim(self, ordinal: int) -> Json:
@@ -226,7 +232,8 @@ class World:
 
     def _claim_protection(self, claim: Json) -> None:
         ordinal = names.ordinal(NAME, claim["metadata"]["name"], "state-")
-        if ("Pod", names.pod(NAME, ordinal or 0)) in self.objects:
+        pod = self.objects.get(("Pod", names.pod(NAME, ordinal or 0)))
+        if pod and _ours(pod):
             return
         del self.objects["PersistentVolumeClaim", claim["metadata"]["name"]]
         del self.disks[claim["metadata"]["uid"]]
@@ -430,6 +437,11 @@ class World:
         self.say(f"members are {sorted(manifest['members'])}")
 
 
+def _ours(pod: Json) -> bool:
+    """Whether it is one of the application's, and not a stranger of such a name."""
+    return names.INSTANCE in pod["metadata"].get("labels", {})
+
+
 def filled_app() -> Json:
     found = resource(NAME, NAMESPACE)
     found["spec"] = filled(found["spec"])
@@ -535,6 +547,17 @@ class FakeApi:
             del world.objects[kind, name]
 
 
+class Counting(FakeApi):
+    """Answers at once, and counts what it is asked."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.requests = 0
+
+    async def _turn(self) -> None:
+        self.requests += 1
+
+
 class FakeTalks:
     """Worker 0's answers, as `Client` gives them."""
 
@@ -585,7 +608,7 @@ class FakeTalks:
                 "pod_uid": present[each].pod_uid if each in present else "",
                 "present": each in present,
                 "processing": c.phase == "running" and each in present and each in members,
-                "ca": "",
+                "ca": world.trusted,
                 "keys": 1,
                 "read": 1,
                 "dead_letters": 0,
@@ -694,6 +717,22 @@ class FakeLinks:
 
     def forget(self, uid: str) -> None:
         pass
+
+
+async def settled(world: World, api: FakeApi, settings: Settings = SETTINGS) -> Reconciler:
+    """An operator whose application has come to rest."""
+    reconciler = Reconciler(api, FakeLinks(world), settings, lambda: world.now)
+    quiet = 0
+    while quiet < 5:
+        for each in world.controllers():
+            each()
+        world.now += 1
+        try:
+            again = await reconciler.reconcile(KEY)
+        except DecideAgain:
+            again = 0.1
+        quiet = quiet + 1 if again is not None and again >= GLANCE else 0
+    return reconciler
 
 
 def conditions(app: Json) -> Iterator[tuple[str, str, str]]:

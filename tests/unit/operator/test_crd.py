@@ -1,15 +1,16 @@
 """The schema: what is made from it is current, structural, and says what was meant."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.unit.operator.apps import filled, resource
+from tests.unit.operator.apps import app, filled, resource
 
-from wallaroo_operator import crd
-from wallaroo_operator.app import App, seconds
+from wallaroo_operator import crd, manifests, names
+from wallaroo_operator.app import App, Module, seconds
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -57,6 +58,49 @@ def test_size_and_class_of_the_storage_can_not_be_changed() -> None:
     rules = [x["rule"] for x in crd.SPEC["properties"]["storage"]["x-kubernetes-validations"]]
     assert any("self.size == oldSelf.size" in rule for rule in rules)
     assert any("oldSelf.className" in rule for rule in rules)
+
+
+def rules(schema: dict[str, Any]) -> str:
+    return "\n".join(each["rule"] for each in schema["x-kubernetes-validations"])
+
+
+def test_no_volume_may_have_a_name_of_ours() -> None:
+    """Ruling K8s 13."""
+    pods = manifests.template(app(), "stock:1", Module("app.py", ""), "0", tls=True)
+    ours = {each["name"] for each in pods["spec"]["volumes"]}
+    ours |= {each["name"] for each in pods["spec"]["containers"][0]["volumeMounts"]}
+    spec = crd.SPEC["properties"]["template"]["properties"]["spec"]
+    refused = rules(spec["properties"]["volumes"]["items"])
+    assert set(re.findall("'([a-z]+)'", refused)) == ours
+
+
+def refused(path: str) -> bool:
+    """Whether the rules of the schema on a mount's path refuse it; their patterns are RE2's."""
+    found = re.findall(
+        r"matches\('(.*?)'\)", rules(crd.SPEC["properties"]["volumeMounts"]["items"])
+    )
+    assert len(found) == 2
+    return not path.startswith("/") or any(re.search(each, path) for each in found)
+
+
+def test_no_volume_may_be_mounted_where_ours_are() -> None:
+    """Ruling K8s 13."""
+    pods = manifests.template(app(), "stock:1", Module("app.py", ""), "0", tls=True)
+    mounts = pods["spec"]["containers"][0]["volumeMounts"]
+    for ours in (each["mountPath"] for each in mounts):
+        assert refused(ours)
+        assert refused(f"{ours}/")
+        assert refused(f"/.{ours}")
+        assert refused(f"/data/..{ours}")
+        assert refused(ours[1:])
+    assert refused("/")
+    assert refused("/var/lib/wallaroo/below")
+    assert not any(map(refused, ("/data", "/data/", "/var/lib/wallaroos", "/tmp/big", "/a.b/..c")))
+
+
+def test_no_dead_letters_on_the_volume_of_the_state() -> None:
+    """Ruling K8s 6."""
+    assert f"!self.deadLetterPath.startsWith('{names.STATE_DIR}')" in rules(crd.SPEC)
 
 
 def test_the_yaml_has_no_anchors() -> None:

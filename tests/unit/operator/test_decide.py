@@ -166,6 +166,29 @@ def test_a_wiped_status_does_not_make_it_begin_again() -> None:
     assert condition(decide(o), "Degraded").reason == "StateLost"
 
 
+@pytest.mark.parametrize("ordinal", [0, 1])
+def test_nothing_begins_on_a_claim_that_is_being_deleted(ordinal: int) -> None:
+    """Ruling K8s 3: its pod goes, with nothing to lose, and then the claim."""
+    o = vacant()
+    claims = tuple(claim(each, deleting=each == ordinal) for each in range(2))
+    decision = decide(replace(o, claims=claims))
+    assert decision.actions == (Delete("v1", "Pod", f"count-{ordinal}", f"pod-uid-{ordinal}", "7"),)
+    assert decision.status is not None
+    assert "begun" not in decision.status
+    assert f"state-count-{ordinal}" in condition(decision, "Ready").message
+    leaving = tuple(pod(each, gone_by=(NOW + 30) * (each == ordinal)) for each in range(2))
+    assert nothing_but_looking(replace(o, claims=claims, pods=leaving))
+
+
+def test_no_member_whose_state_is_lost_begins_on_a_claim_that_is_being_deleted() -> None:
+    """Ruling K8s 3."""
+    o = at_rest(3, coordinator=coordinator(3, phase="forming", lost=(2,)))
+    o = replace(o, claims=(*o.claims[:2], claim(2, deleting=True)))
+    assert nothing_but_looking(o), "a person has not accepted the loss"
+    accepted = replace(o, app=replace(o.app, annotations={names.ACCEPT_LOSS: "41"}))
+    assert decide(accepted).actions == (Delete("v1", "Pod", "count-2", "pod-uid-2", "7"),)
+
+
 @pytest.mark.parametrize(("accepted", "begins"), [("41", True), ("40", False), ("", False)])
 def test_a_person_accepts_a_loss_as_of_an_epoch(accepted: str, begins: bool) -> None:
     """Ruling K8s 2."""
@@ -304,6 +327,22 @@ def test_another_target_supersedes_a_rescale_before_its_switch(phase: str) -> No
     assert back.actions[-1] == Rescale(1, THREE)  # the assignment in force calls it off
     down = decide(asked(growing(coordinator=c), replicas=2))
     assert down.actions[-1] == Rescale(1, rewrite(THREE, range(2)))
+
+
+@pytest.mark.parametrize("phase", ["prepare", "copy", "catch up"])
+def test_a_rescale_before_its_switch_is_called_off_for_a_repair(phase: str) -> None:
+    """Ruling K8s 15: a joiner of another revision of the template goes, and is not told twice."""
+    c = coordinator(3, joiners=frozenset({3}), rescale=under_way(3, 4, phase))
+    o = growing(coordinator=c, pod=pod(3, revision="bad"))
+    o = replace(o, objects=bases(o.app, 4))
+    decision = decide(o)
+    assert decision.actions == (
+        Rescale(1, THREE),
+        Delete("v1", "Pod", "count-3", "pod-uid-3", "7"),
+    )
+    assert condition(decision, "Progressing").reason == "Repairing"
+    going = (*o.pods[:3], pod(3, revision="bad", gone_by=NOW + 30))
+    assert nothing_but_looking(replace(o, pods=going))
 
 
 @pytest.mark.parametrize(
@@ -472,13 +511,6 @@ def test_it_resumes_with_the_members_it_had() -> None:
     assert size(decide(asked(suspended(), suspend=False, replicas=1))) == 3
 
 
-def test_a_template_changes_while_nothing_runs() -> None:
-    o = asked(suspended(), args=["new"])
-    decision = decide(o)
-    assert size(decision) == 0
-    assert applied(decision) == ["StatefulSet"]
-
-
 def test_taking_suspension_back_starts_stopped_workers_again() -> None:
     o = at_rest(3, coordinator=coordinator(3, phase="ended", stop_requested=True))
     assert deleted(decide(o)) == ["count-0", "count-1", "count-2"]
@@ -596,6 +628,63 @@ def test_a_rollout_by_annotation() -> None:
     assert applied(decide(o)) == ["Pod"]
 
 
+def changed_while_suspended(*proofs: Pod, **spec: Any) -> Observed:
+    o = asked(suspended(), args=["new"], **spec)
+    return replace(o, proofs=tuple(replace(p, inputs=o.app.inputs(IN_MAP)) for p in proofs))
+
+
+def test_a_suspended_application_takes_a_template_that_is_proven() -> None:
+    """Ruling K8s 18."""
+    first = decide(changed_while_suspended())
+    assert applied(first) == ["Pod"]
+    assert condition(first, "Progressing").reason == "ProvingTemplate"
+    assert condition(first, "Ready").reason == "Suspended"
+    tried = replace(PROVEN, phase="Running", exit_code=-1)
+    assert nothing_but_looking(changed_while_suspended(tried))
+    taken = decide(changed_while_suspended(PROVEN))
+    assert applied(taken) == ["StatefulSet"]
+    assert size(taken) == 0
+
+
+def test_a_template_that_does_not_work_changes_nothing_while_suspended() -> None:
+    """Ruling K8s 18."""
+    decision = decide(changed_while_suspended(DISPROVEN))
+    assert decision.actions == ()
+    assert condition(decision, "Progressing").reason == "RolloutFailed"
+    assert condition(decision, "Degraded").reason == "RolloutFailed"
+    assert condition(decision, "Ready").reason == "Suspended"
+
+
+def test_it_resumes_with_a_new_template_once_that_is_proven() -> None:
+    """Ruling K8s 18."""
+    first = decide(changed_while_suspended(suspend=False))
+    assert applied(first) == ["Pod"]
+    assert condition(first, "Ready").reason == "Resuming"
+    tried = replace(PROVEN, phase="Running", exit_code=-1)
+    assert nothing_but_looking(changed_while_suspended(tried, suspend=False))
+    resumed = decide(changed_while_suspended(PROVEN, suspend=False))
+    (sts,) = manifests_of(resumed, "StatefulSet")
+    assert sts["spec"]["replicas"] == 3
+    assert "new" in sts["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_it_resumes_with_the_template_that_is_there_if_the_new_one_does_not_work() -> None:
+    """Ruling K8s 18."""
+    resumed = decide(changed_while_suspended(DISPROVEN, suspend=False))
+    (sts,) = manifests_of(resumed, "StatefulSet")
+    assert sts["spec"]["replicas"] == 3
+    assert "new" not in sts["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert condition(resumed, "Degraded").reason == "RolloutFailed"
+    assert deleted(resumed) == [], "the proof stays, or it would be tried again and again"
+
+
+def test_a_proof_of_what_was_taken_back_while_suspended_is_swept_away() -> None:
+    """Ruling K8s 18."""
+    o = replace(suspended(), proofs=(replace(DISPROVEN, inputs="other"),))
+    assert deleted(decide(o)) == ["count-check-1"]
+    assert condition(decide(o), "Degraded").status == "False"
+
+
 def test_what_a_rollout_has_left_is_swept_away() -> None:
     """Ruling K8s 18."""
     o = at_rest()
@@ -619,7 +708,21 @@ def test_names_that_are_taken_are_named_and_nothing_is_touched() -> None:
     stuck = replace(o.app, status=decision.status or {})
     assert decide(replace(o, app=stuck, now=NOW + 80)).again == 20
     assert decide(replace(o, app=stuck, now=NOW + 8000)).again == UNTOLD
-    assert "Service count" in condition(decision, "Ready").message
+    assert condition(decision, "Ready").status == "True"  # ruling K8s 22: members process
+    forming = decide(replace(o, coordinator=coordinator(3, phase="forming")))
+    assert "Service count" in condition(forming, "Ready").message
+
+
+def test_what_is_left_of_a_former_application_is_waited_for() -> None:
+    """Ruling K8s 14."""
+    o = replace(at_rest(1, coordinator=None), workers=None, departing=("Service count",))
+    decision = decide(o)
+    assert decision.actions == ()
+    found = condition(decision, "Ready")
+    assert (found.status, found.reason) == ("False", "Starting")
+    assert "Service count of a former application" in found.message
+    assert condition(decision, "Degraded").status == "False"
+    assert decision.again == WAITING, "nothing tells when it is gone"
 
 
 def test_a_module_that_is_missing() -> None:

@@ -1,26 +1,19 @@
 """What an application at rest costs: glances, and counters now and then."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.unit.operator.kube_world import KEY, FakeApi, FakeLinks, World
+from tests.unit.operator.kube_world import KEY, Counting, World, settled
 
 from wallaroo_operator.act import DecideAgain
+from wallaroo_operator.certs import AUTHORITY, fingerprint
 from wallaroo_operator.observe import Settings
 from wallaroo_operator.reconcile import COUNTERS, GLANCE, Reconciler
 
-
-class Counting(FakeApi):
-    """Answers at once, and counts what it is asked."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self.requests = 0
-
-    async def _turn(self) -> None:
-        self.requests += 1
+TLS = Settings("stock:1")
 
 
 @pytest.fixture(autouse=True)
@@ -29,24 +22,6 @@ def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         return function(*args)
 
     monkeypatch.setattr(asyncio, "to_thread", inline)
-
-
-async def settled(world: World, api: FakeApi) -> Reconciler:
-    """An operator whose application has come to rest."""
-    reconciler = Reconciler(
-        api, FakeLinks(world), Settings("stock:1", tls=False), lambda: world.now
-    )
-    quiet = 0
-    while quiet < 5:
-        for each in world.controllers():
-            each()
-        world.now += 1
-        try:
-            again = await reconciler.reconcile(KEY)
-        except DecideAgain:
-            again = 0.1
-        quiet = quiet + 1 if again is not None and again >= GLANCE else 0
-    return reconciler
 
 
 def run(then: Callable[[World, Counting, Reconciler], Awaitable[None]], **spec: Any) -> None:
@@ -106,6 +81,25 @@ def test_a_glance_that_finds_something_looks_at_everything() -> None:
         assert any("check" in name for _, name in world.objects)
 
     run(then)
+
+
+def test_a_glance_sees_whom_workers_trust_by_now() -> None:
+    """Ruling K8s 24: an authority is replaced step by step, as soon as workers are there."""
+
+    async def main() -> None:
+        world = World(0)
+        await settled(world, Counting(world), TLS)
+        world.now += 0.7 * AUTHORITY.total_seconds()
+        reconciler = await settled(world, Counting(world), TLS)
+        assert "next.crt" in world.objects["Secret", "count-ca"]["data"]
+        await reconciler.reconcile(KEY, woken=False)
+        bundle = b64decode(world.objects["Secret", "count-tls"]["data"]["ca.crt"]).decode()
+        world.trusted = fingerprint(bundle)
+        with pytest.raises(DecideAgain, match="certificates"):
+            await reconciler.reconcile(KEY, woken=False)
+        assert "former.crt" in world.objects["Secret", "count-ca"]["data"]
+
+    asyncio.run(main())
 
 
 def test_nothing_is_written_to_an_application_that_is_being_deleted() -> None:

@@ -128,7 +128,7 @@ class Run:
         faults: list[Callable[[], None]] = [room, rescales, forget, shrunk]
 
         def lost() -> None:
-            if claims and world.manifest():
+            if claims:
                 world._end(dice.choice(claims))
                 world.say("user: deletes a claim")
 

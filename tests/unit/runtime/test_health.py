@@ -4,6 +4,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client import Counter
@@ -48,3 +49,12 @@ def test_one_that_says_nothing_keeps_nobody_waiting(health: Health) -> None:
     """Ruling K8s 10."""
     with socket.create_connection(("127.0.0.1", health.port)):
         assert get(health, "/livez")[0] == 200
+
+
+def test_whoever_holds_the_main_thread_keeps_nobody_waiting(health: Health) -> None:
+    """Ruling K8s 10: the dataflow runs there, and users' functions with it."""
+    with ThreadPoolExecutor(1) as kubelet:
+        asked = kubelet.submit(get, health, "/livez")
+        while not asked.done():
+            sum(range(1000))
+    assert asked.result()[0] == 200

@@ -239,9 +239,8 @@ class Worker(ABC):
         self._control = None
         control.leave()
         self.node.take(Halt())
-        delay = min(0.05 * 2**self._attempts, 1.0)
+        self._loop.call_later(pause_before(self._attempts), self._rejoin)
         self._attempts += 1
-        self._loop.call_later(delay, self._rejoin)
 
     def _rejoin(self) -> None:
         if not self._finishing and self._control is None:
@@ -458,6 +457,15 @@ class Worker(ABC):
             processing=self.node.processing,
             ca=certificates.ca if certificates else "",
         )
+
+
+def pause_before(attempt: int) -> float:
+    """Seconds to wait before another attempt to reach the coordinator, after so many.
+
+    >>> [pause_before(attempt) for attempt in (0, 1, 4, 5)]
+    [0.05, 0.1, 0.8, 1.0]
+    """
+    return 0.05 * 2**attempt if attempt < 5 else 1.0  # it may be gone for days
 
 
 def _step_back() -> None:
