@@ -332,7 +332,7 @@ def test_deltas_are_merged_several_at_once_and_each_key_is_written_once(
 def test_workers_take_turns_to_merge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each after as many epochs as the others, but not all after the same ones."""
     monkeypatch.setattr(store_module, "_NATIVE", 1)
-    merged = {}
+    merged: dict[float, list[int]] = {}
     for turn in (0.0, 0.5, 0.99):
         keeper = Keeper()
         keeper.turn = turn
