@@ -41,7 +41,7 @@ from wallaroo.runtime.directory import Directory
 _KEYS, _RATE = 1_000_000, 50_000
 #: Seconds of load before a rescale that count, and between two; after a commit that count as part
 #: of it; at the end.
-_BEFORE, _BETWEEN, _AFTER, _END = 5.0, 12.0, 1.0, 4.0
+_BEFORE, _BETWEEN, _AFTER, _END = 5.0, 20.0, 1.0, 4.0
 _FILLING, _PATIENCE = 600.0, 120.0
 _PARTITIONS = 12
 #: After so many epochs all that has been filled in is in the base.
@@ -421,7 +421,7 @@ def main() -> None:
         "restart": lambda: _restart(asked.keys, asked.rate, plot),
     }
     found: list[Rescale] = []
-    console = Console() if Console().is_terminal else Console(width=150)
+    console = Console() if Console().is_terminal else Console(width=180)
     for name, way in ways.items():
         if not asked.only or name in asked.only:
             try:
