@@ -48,8 +48,8 @@ _PARTITIONS = 12
 _MERGED = 36
 #: Seconds between looks at the memory of the workers, which cost milliseconds each.
 _WEIGH = 0.5
-#: Milliseconds.
-_STAY, _MOVE = 50.0, 100.0
+#: Of the plot, in milliseconds.
+_TICKS = (10, 30, 100, 300, 1000, 3000)
 
 Arrays = npt.NDArray[np.int64]
 
@@ -380,7 +380,8 @@ def _plot(path: Path, runs: list[Any]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(len(runs), 1, figsize=(11, 3.2 * len(runs)), squeeze=False)
+    size = (11, 2.6 * len(runs))
+    figure, axes = plt.subplots(len(runs), 1, figsize=size, squeeze=False, sharey=True)
     for axis, (name, came, marks, assignments) in zip(axes[:, 0], runs, strict=True):
         start = marks[0][0] - _BEFORE
         due, took = came[:, 1] / 1e9 - start, (came[:, 2] - came[:, 1]) / 1e6
@@ -401,6 +402,8 @@ def _plot(path: Path, runs: list[Any]) -> None:
         for asked, committed in marks:
             axis.axvspan(asked - start, committed - start, color="0.9")
         axis.set(yscale="log", title=name, ylabel="longest latency, ms", xlabel="seconds")
+        axis.set_yticks(_TICKS, labels=map(str, _TICKS))
+        axis.minorticks_off()
         axis.legend(loc="upper right")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
