@@ -408,12 +408,13 @@ class _Case:
 
         Whether that is all to be done now: a rescale before its switch is called off for it.
         """
+        needed = c.taking_part if c.switching else c.members | c.leaving
         doomed = [
             pod
             for pod in self._o.pods
             if pod.ordinal is not None
             and not pod.deleting
-            and pod.ordinal not in c.taking_part
+            and pod.ordinal not in needed
             and pod.ordinal < self._target
             and (self._on_deleted_claim(pod) or self._mute(pod, c))
         ]

@@ -345,6 +345,17 @@ def test_a_rescale_before_its_switch_is_called_off_for_a_repair(phase: str) -> N
     assert nothing_but_looking(replace(o, pods=going))
 
 
+@pytest.mark.parametrize("phase", ["prepare", "copy", "catch up", "switch"])
+def test_a_joiner_whose_claim_is_deleted_does_not_become_a_member(phase: str) -> None:
+    """Ruling K8s 3: as long as it can be helped."""
+    c = coordinator(3, joiners=frozenset({3}), rescale=under_way(3, 4, phase))
+    claims = (*(claim(n) for n in range(3)), claim(3, deleting=True))
+    o = replace(growing(coordinator=c), claims=claims)
+    o = replace(o, objects=bases(o.app, 4))
+    called_off = (Rescale(1, THREE), Delete("v1", "Pod", "count-3", "pod-uid-3", "7"))
+    assert decide(o).actions == (() if phase == "switch" else called_off)
+
+
 @pytest.mark.parametrize(
     "spec", [{"replicas": 3}, {"replicas": 2}, {"suspend": True}, {"args": ["new"]}]
 )
