@@ -384,7 +384,8 @@ class Node:
         if not store.encoded or store.pressed:
             return store.work(began + (_UPKEEP if store.encoded else SLICE))
         if began < self._upkeep:
-            return False  # woken then
+            self.host.wake(self._upkeep - began)
+            return False
         if store.work(began + _UPKEEP):
             now = self._clock()
             self._upkeep = now + (1.0 if store.hastened else _REST) * (now - began)
@@ -816,8 +817,11 @@ class Node:
         attempt, engine, store = self._attempt, self.engine, self._store
         if attempt is None or attempt.opening or not engine or not store:
             return
-        store.hastened = not store.settled
-        if store.hastened:
+        waits = not store.settled
+        if waits and not store.hastened:
+            self.host.wake()  # it may be a reason to settle now
+        store.hastened = waits
+        if waits:
             return
         attempt.opening = True
         mark = attempt.mark
@@ -992,6 +996,8 @@ class Node:
         if attempt is None:
             return
         attempt.close()
+        if self._store:
+            self._store.hastened = False
         self._take_back(attempt)
         if attempt.staging and attempt.staging is not self._staged:
             self._discarded.append(attempt.staging)

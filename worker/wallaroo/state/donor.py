@@ -31,6 +31,8 @@ _PARCEL = 256
 #: thread is the dataflow's, and seconds at most, for it may have waited for a processor. It
 #: hastens twofold when it falls behind for so many epochs.
 _RATE, _REST, _LONGEST, _EPOCHS = 8 << 20, 5.0, 0.02, 3
+#: More than no time, in seconds.
+_INSTANT = 1e-6
 
 
 class Outlet(Protocol):
@@ -86,10 +88,12 @@ class Donor:
         self._left: set[int] = set()
         self._flushed: set[int] = set()
         #: Bytes that may be sent at a time of the clock; when it may work again; by how much both
-        #: limits are loosened; how many entries an epoch found that were not sent.
+        #: limits are loosened; whether it was they that stopped it last; how many entries an epoch
+        #: found that were not sent.
         self._allowed, self._at = 0.0, clock()
         self._rested = 0.0
         self._haste = 1.0
+        self._limited = False
         self._behind: list[int] = []
 
     # What happens to the store
@@ -177,9 +181,10 @@ class Donor:
     @property
     def wait(self) -> float:
         """Seconds until the limits allow more; 0 where something else is waited for."""
-        if not self._started or self._switching:
+        if not self._limited or self._switching:
             return 0.0
-        return max(0.0, self._rested - self._clock(), -self._allowed / (_RATE * self._haste))
+        left = max(self._rested - self._clock(), -self._allowed / (_RATE * self._haste))
+        return max(left, _INSTANT)  # it may be over since it was looked at
 
     def take_job(self) -> Callable[[], Any] | None:
         """To read one of the deltas that the base lacked; `job_done` follows."""
@@ -280,9 +285,8 @@ class Donor:
         rate = _RATE * self._haste
         self._allowed = min(rate / 20, self._allowed + (now - self._at) * rate)
         self._at = now
-        if now < self._rested or self._allowed <= 0:
-            return False
-        return all(each.has_room for each in self._outlets.values())
+        self._limited = now < self._rested or self._allowed <= 0
+        return not self._limited and all(each.has_room for each in self._outlets.values())
 
     def _moving(self, place: Place, block: Block) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
         """By receiver, the entries of a block that move, as the base has them."""

@@ -556,7 +556,8 @@ class Store:
                 self._cache is not None and self._above(0.5)
             )
         if not marks or not due:
-            self._not_due = state
+            if not self._unsettled:
+                self._not_due = state
             return []
         size = sum(mark.size for mark in marks)
         while len(marks) > 1 and size > _AT_ONCE:
@@ -684,10 +685,12 @@ class Store:
         The deltas that this base lacks stay until `unpin`. What is touched after it is in later
         deltas, each of them whole.
         """
-        writing = self._settlement is not None or (self._merge is not None and self._merge.writing)
-        self.hastened = writing
+        merge = self._merge
+        # One that memory waits for can't wait for a copy.
+        first = merge is not None and (merge.writing or self.pressed)
+        self.hastened = first or self._settlement is not None
         quiet = not self._frozen and not self._blocks and self._taken == self._written
-        if writing or not quiet or self._pinned is not None:
+        if self.hastened or not quiet or self._pinned is not None:
             return None
         self._pinned = list(self._deltas)
         return self._base.view(), self._committed
