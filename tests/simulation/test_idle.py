@@ -20,7 +20,7 @@ def test_a_rescale_right_after_another_waits_for_nobody(seed: int) -> None:
     scenario.interval, scenario.faults, scenario.cache, scenario.patient = 0.0, [], None, True
     scenario.workers, scenario.assignment = 2, Assignment.first(2)
     scenario.targets = [(0.3, 3), (1.0, 4)]
-    with small(), mock.patch.object(Engine, "_read_events", lambda *_: False):
+    with small(), mock.patch.object(Engine, "_read_events", return_value=False):
         cluster = Cluster(scenario, scheduler)
         cluster.target = 2
         cluster._start_run()
