@@ -328,7 +328,15 @@ class Collector(Program):
 
     def lines(self) -> list[str]:
         """Each behind the time in ms when it came."""
-        return self.execute("cat", "/tmp/out").splitlines()
+        count = self.count()
+
+        def all_of_them() -> list[str]:
+            # What a command prints last, `kubectl exec` may lose.
+            said = self.execute("cat", "/tmp/out")
+            found = said.splitlines()
+            return found if said.endswith("\n") and len(found) >= count else []
+
+        return until(all_of_them, f"its {count} lines can't be read") if count else []
 
     def settled(self, quiet: float = 3.0) -> list[str]:
         """All lines, once no more have come for some seconds."""
