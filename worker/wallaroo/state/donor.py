@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
+from wallaroo.partitioning import INTERVAL
 from wallaroo.partitioning.rewrite import Move
 from wallaroo.state.base import View
 from wallaroo.state.delta import Content
@@ -142,9 +143,9 @@ class Donor:
         if place not in self._left or place in self._flushed:
             return
         self._flushed.add(place)
-        prefix = place_range(place, 0, 0)[0][:2]
+        start, end = place_range(place, 0, INTERVAL)
         for receiver, entries in self._touched.items():
-            mine = {key: entry for key, entry in entries.items() if key[:2] == prefix}
+            mine = {key: entry for key, entry in entries.items() if start <= key < end}
             for key in mine:
                 del entries[key]
             while mine:

@@ -470,17 +470,13 @@ class Store:
                 self._clock,
                 self._worked,
             )
-        if not merge.prepared:
+        if not merge.prepared or merge.taking or merge.writing:
             return None
         if merge.native is not None:
-            if merge.taking:
-                return None
             merge.taking = True
             return partial(_take, merge.native, merge.batch, self._clock, self._worked)
-        if not merge.writing:
-            merge.writing = True
-            return partial(_write, self._disk, self._folder, self._base, merge, self._worked)
-        return None
+        merge.writing = True
+        return partial(_write, self._disk, self._folder, self._base, merge, self._worked)
 
     def job_done(self, result: Any) -> None:
         """The job that was taken last has ended, and this is what it returned."""
