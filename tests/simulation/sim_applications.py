@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.simulation.sim_bugs import Bug
 from xxhash import xxh3_64_intdigest
 
 import wallaroo
@@ -26,7 +27,10 @@ Window = tuple[tuple[str, int], ...]
 
 
 class Event:
-    """The `number`th of its name."""
+    """The `number`th of its name. The rest is a bug's."""
+
+    asked = False
+    foreign: Any = None
 
     def __init__(self, name: str, number: int, window: Window = ()) -> None:
         self.name = name
@@ -42,7 +46,9 @@ def note(inputs: list[tuple[str, int]], event: Event) -> Window:
 
 
 class Plain:
-    """State that is its class and its `__dict__`."""
+    """State that is its class and its `__dict__`. foreign: a bug's."""
+
+    foreign: Any
 
     def __init__(self) -> None:
         self.count = 0
@@ -121,6 +127,8 @@ def take_dict(event: Event, state: dict[str, Any]) -> tuple[int, Window]:
 
 
 STATES: list[Callable[[], Any]] = [Plain, Plain, dict, Slotted, HalfSlotted, Reduced, Listed]
+#: Those that hold whatever is put into them.
+OPEN_STATES = {Plain, dict, HalfSlotted, Listed}
 
 
 def seen(state: Any) -> tuple[int, Window]:
@@ -162,10 +170,14 @@ KeyOf = Callable[[str], str | bytes | int]
 
 @dataclass
 class Keyed:
-    """A state computation as it should end: by key, the names that come in and how often."""
+    """A state computation as it should end: by key, the names that come in and how often.
+
+    extracts: whether its own extractor gives the keys.
+    """
 
     key_of: KeyOf
     make: Callable[[], Any]
+    extracts: bool
     inputs: dict[str | bytes, Counts] = field(default_factory=dict)
 
 
@@ -185,6 +197,7 @@ class Sample:
     places: dict[str, Keyed]
     outputs: Counts
     sinks: int
+    bug: Bug
 
 
 @wallaroo.computation(name="parse")
@@ -237,6 +250,7 @@ class _Builder:
         self.chance = chance
         self.long = long
         self.places: dict[str, Keyed] = {}
+        self.bug = Bug()
 
     def source(self, number: int) -> Sketch:
         chance = self.chance
@@ -267,7 +281,7 @@ class _Builder:
         return Sketch(wallaroo.source(name, wallaroo.GenSourceConfig(name, made)), counts)
 
     def state(self, sketch: Sketch, level: str) -> Sketch:
-        chance = self.chance
+        chance, bug = self.chance, self.bug
         place = f"count {level}"
         make = chance.choice(STATES)
         key_of = _key_of(chance)
@@ -280,14 +294,22 @@ class _Builder:
             else:  # as it comes, which has a key already unless this is the first
                 pipeline = pipeline.key_by(wallaroo.key_extractor(lambda event: ""))
         else:
-            pipeline = pipeline.key_by(wallaroo.key_extractor(lambda event: key_of(event.name)))
+
+            def extract(event: Event) -> str | bytes | int:
+                key = key_of(event.name)
+                return bug.key(event, key) if bug.hits(place, event) else key
+
+            pipeline = pipeline.key_by(wallaroo.key_extractor(extract))
 
         def count(event: Event, state: Any) -> Event:
             taken = take_dict(event, state) if isinstance(state, dict) else state.take(event)
-            return Event(f"{level}:{shown(key_of(event.name))}", *taken)
+            made = Event(f"{level}:{shown(key_of(event.name))}", *taken)
+            if bug.hits(place, event):
+                bug.strike(state, made)
+            return made
 
         step = wallaroo.state_computation(name=place, state=make)(count)
-        keyed = self.places[place] = Keyed(key_of, make)
+        keyed = self.places[place] = Keyed(key_of, make, luck >= 0.1)
         for name, number in sketch.counts.items():
             keyed.inputs.setdefault(normal(key_of(name)), {})[name] = number
         counts = {
@@ -331,4 +353,4 @@ def sample(chance: random.Random, *, long: bool) -> Sample:
     sinks = chance.choice((1, 1, 2))
     configs = [wallaroo.FileSinkConfig(OUTPUT / f"{n}.txt", line_of) for n in range(sinks)]
     application = wallaroo.build_application("sample", whole.pipeline.to_sinks(configs))
-    return Sample(application, builder.places, whole.counts, sinks)
+    return Sample(application, builder.places, whole.counts, sinks, builder.bug)

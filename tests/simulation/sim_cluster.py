@@ -49,7 +49,10 @@ class Cluster:
         self._healed_at = 0.0
         self._frames = 0
         self._runs = 0
+        self._under_way = False
         self._complete = False
+        #: Somebody has stopped the application for the user's bug.
+        self._failed = False
         for machine in self._machines:
             self._furnish(machine)
 
@@ -112,6 +115,7 @@ class Cluster:
 
     def _start_run(self) -> None:
         self._runs += 1
+        self._under_way = True
         for worker in self._needed():
             self._start(worker)
         self._scale()
@@ -222,9 +226,23 @@ class Cluster:
         elif not self.living(0) and process.worker in self._needed():
             self._restart(process.worker)  # on the word of one whose successor needs it again
 
+    def failed(self, process: Process) -> None:
+        """A process has ended for a user's bug: so does the run, whether others heard of it."""
+        self.scheduler.log(f"{process} stops the application")
+        self._gone(process, soon=True)
+        self._failed = True
+        run = self._runs
+
+        def over() -> None:
+            if run == self._runs:
+                self._run_over()
+
+        self.scheduler.after(self.scheduler.delay(0.1), over)
+
     def _run_over(self) -> None:
         """Worker 0 has ended: so has the run, and whoever starts workers ends the others."""
         self._runs += 1
+        self._under_way = False
         for worker in range(MOST):
             other = self.living(worker)
             if other:
@@ -232,6 +250,7 @@ class Cluster:
         manifest = self.invariants.durable_manifest()
         assert manifest
         self.scheduler.log(f"run over at {manifest.epoch}")
+        self.scenario.sample.bug.mended |= self._failed
         self._complete = manifest.complete
         if not self._complete:
             if self.scheduler.chance(0.3):
@@ -308,6 +327,9 @@ class Cluster:
             if run == self._runs:
                 for worker in mine:
                     self._restart(worker)
+            elif self._under_way:
+                for worker in self._needed():
+                    self._start(worker)
 
         self.scheduler.after(self.scheduler.delay(self.scenario.restart_delay), back)
 

@@ -9,8 +9,18 @@ from tests.simulation.sim_disk import MachineDisk
 from tests.simulation.sim_scheduler import Violation
 from xxhash import xxh3_64_intdigest
 
+from wallaroo.protocol.coordinator import BACK_OFF, LONGEST_BACK_OFF, Phase
 from wallaroo.protocol.manifest import DeltaMark, Manifest
-from wallaroo.protocol.messages import Commit, Finish, Inject, Prepared, Recover, Resume, ToWorker
+from wallaroo.protocol.messages import (
+    Commit,
+    Finish,
+    Halt,
+    Inject,
+    Prepared,
+    Recover,
+    Resume,
+    ToWorker,
+)
 from wallaroo.runtime.node import sink_folder
 
 if TYPE_CHECKING:
@@ -31,6 +41,9 @@ class Invariants:
         self._in_flight = 0
         self._injected: tuple[Service, int] | None = None
         self._ready: dict[int, set[int]] = {}
+        #: The last fault that a coordinator saw: in which call, when, at which committed epoch, and
+        #: how many there have been at that.
+        self._fault: tuple[Service, int, float, int, int] | None = None
         #: By output file: what has been written there, all of it committed.
         self._outputs: dict[Path, bytes] = {}
         self._manifest: tuple[str, Manifest] | None = None
@@ -48,6 +61,8 @@ class Invariants:
     def told(self, service: "Service", call: int, worker: int, message: ToWorker) -> None:
         """A coordinator says something, in its `call`th call."""
         match message:
+            case Halt():
+                self._halts(service, call)
             case Recover():
                 self._recovers(service, call, worker, message)
             case Resume(generation):
@@ -64,8 +79,28 @@ class Invariants:
                 durable = self.durable_manifest()
                 if durable and worker not in durable.members:
                     return  # it has left
-                if not (service.machine.stop_requested or (durable and durable.complete)):
+                ends = service.machine.stop_requested or service.machine.phase is Phase.FAILED
+                if not (ends or (durable and durable.complete)):
                     raise Violation("the application ends before all that it reads has")
+
+    def _halts(self, service: "Service", call: int) -> None:
+        durable = self.durable_manifest()
+        epoch, count = durable.epoch if durable else 0, 1
+        if self._fault and self._fault[0] is service:
+            if self._fault[1] == call:
+                return
+            if self._fault[3] == epoch:
+                count += self._fault[4]
+        self._fault = service, call, self._cluster.scheduler.now, epoch, count
+
+    def _begins(self, service: "Service", epoch: int) -> None:
+        """A generation begins at an epoch: not at once where faults come again and again."""
+        if self._fault is None or self._fault[0] is not service or self._fault[3] != epoch:
+            return
+        _, _, since, _, count = self._fault
+        now = self._cluster.scheduler.now
+        if count > 1 and now < since + min(BACK_OFF * 2 ** (count - 2), LONGEST_BACK_OFF):
+            raise Violation(f"{count} faults without a commit, the last {now - since} s ago")
 
     def _recovers(self, service: "Service", call: int, worker: int, message: Recover) -> None:
         generation = message.generation
@@ -78,6 +113,7 @@ class Invariants:
             self._formed = service, call
             self._generation = generation
             self._in_flight = 0
+            self._begins(service, message.epoch)
         if durable is None or durable.generation < generation:
             raise Violation(f"generation {generation} is used before it is durable")
         if message.epoch != durable.epoch or message.epoch < self._committed:

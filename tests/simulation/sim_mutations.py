@@ -20,7 +20,7 @@ from wallaroo.connectors import file_sink
 from wallaroo.dataflow import engine
 from wallaroo.protocol import coordinator, member
 from wallaroo.runtime import attempt, manifests, node
-from wallaroo.state import codec, delta, donor, entries, live, native, settlement, store
+from wallaroo.state import allowlist, codec, delta, donor, entries, live, native, settlement, store
 
 Mistake = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -194,6 +194,9 @@ MISTAKES: dict[str, list[Mistake]] = {
         text(live.Place, "drop", ("lives = [self.live, *touched]", "lives = [*touched]")),
         text(native.NativePlace, "drop", ("self.live.now]", "self.live.now + 1]")),
     ],
+    "generations follow each other at full speed": [
+        text(coordinator.Coordinator, "_fault", ("if self._fruitless:", "if False:"))
+    ],
     "uncommitted deltas are merged": [
         text(store.Store, "_due", ("if mark.epoch <= self._committed", ""))
     ],
@@ -242,6 +245,13 @@ MISTAKES: dict[str, list[Mistake]] = {
     "every class is written as its __dict__": [
         instead(entries, "is_plain", _has_dict),
         instead(codec, "is_plain", _has_dict),
+    ],
+    "whatever can't be read back is written": [
+        instead(allowlist.AllowList, "check", lambda self, cls: None)
+    ],
+    "a first touch does not ask who owns the key": [
+        text(live.Place, "first_touch", ("not self.owns(self.point(proper))", "False")),
+        text(native.NativePlace, "_check", ("not self.owns(self.point(key))", "False")),
     ],
     "an entry that is touched again is encoded as it is then": [
         instead(store.Store.__init__, "__kwdefaults__", {"native": False}),

@@ -23,6 +23,8 @@ Inputs = list[tuple[str, int]]
 def check_outcome(cluster: "Cluster") -> None:
     """Raise `Violation` if output or state is not what it must be."""
     sample = cluster.scenario.sample
+    if sample.bug.must_stop:
+        raise Violation(f"nobody saw of {sample.bug.place} that {sample.bug.kind}")
     outputs: dict[str, Inputs] = {}
     for sink in range(sample.sinks):
         found = _check_output(cluster, sink)

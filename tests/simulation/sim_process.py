@@ -12,7 +12,7 @@ from tests.simulation.sim_service import Service
 from tests.simulation.sim_streams import Receiver, Stream, Streams
 
 from wallaroo.errors import DataflowError, Failure, InputError
-from wallaroo.protocol.messages import FromWorker, Halt, Prepared, Ready, ToWorker
+from wallaroo.protocol.messages import Failed, FromWorker, Halt, Prepared, Ready, ToWorker
 from wallaroo.runtime.attempt import Incoming, Outgoing
 from wallaroo.runtime.node import Node, Settings, Task
 
@@ -277,8 +277,11 @@ class Process:
             node.stream_broke(stream.generation, stream.attempt, peer)
 
     def fail(self, failure: Failure) -> None:
-        """Nothing in a simulation stops the application."""
-        raise Violation(f"{self} stopped the application: {failure.message}")
+        """The application can't go on; only a user's bug may be why."""
+        if not self.cluster.scenario.sample.bug.explains(failure):
+            raise Violation(f"{self} stopped the application: {failure.message}")
+        self.tell(Failed(failure))
+        self.cluster.failed(self)
 
     def end(self) -> None:
         """The application has ended."""

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import io
 import os
+import random
 import sys
 import time
 import traceback
@@ -71,7 +72,7 @@ def small() -> Iterator[None]:
         enter(
             mock.patch(
                 "wallaroo.dataflow.codegen.compile",
-                lambda text, *_: compiled(text),
+                lambda text, file, _: _named(compiled(text), file),
                 create=True,
             )
         )
@@ -81,6 +82,12 @@ def small() -> Iterator[None]:
         finally:
             for file in files:
                 file.close()
+
+
+def _named(code: CodeType, file: str) -> CodeType:
+    """Compiled code, and the functions in it, as of a file: errors are explained by that."""
+    constants = (_named(e, file) if isinstance(e, CodeType) else e for e in code.co_consts)
+    return code.replace(co_filename=file, co_consts=tuple(constants))
 
 
 class _Nothing(dict[str, Any]):
@@ -93,7 +100,8 @@ def run_seed(seed: int, *, keep: bool = False) -> Result:
     scheduler = Scheduler(seed, keep=keep)
     failure = ""
     try:
-        Cluster(Scenario(scheduler.random), scheduler).run()
+        bugs = random.Random(f"bugs of {seed}")
+        Cluster(Scenario(scheduler.random, bugs), scheduler).run()
     except Exception:
         failure = traceback.format_exc()
     return Result(seed, failure, scheduler.digest, scheduler.steps, scheduler.lines)

@@ -3,7 +3,7 @@
 import random
 from pathlib import Path
 
-from tests.simulation.sim_applications import HERE, OUTPUT, Sample, sample
+from tests.simulation.sim_applications import HERE, OPEN_STATES, OUTPUT, Sample, sample
 
 from wallaroo.dataflow.graph import build_graph
 from wallaroo.partitioning import INTERVAL, Assignment, Piece, hash_key
@@ -30,12 +30,14 @@ FAULTS = {
 
 #: Most workers that a rescale asks for.
 MOST = 5
+#: The share of users that have a bug.
+_BUGS = 0.15
 
 
 class Scenario:
-    """Drawn from a seed."""
+    """Drawn from a seed. bugs: dice of their own, for bugs of a user's; None for none."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, bugs: random.Random | None = None) -> None:
         self.workers = chance.choice((1, 2, 2, 3, 3, 4))
         #: Whether all workers are on one machine.
         self.together = chance.random() < 0.5
@@ -68,6 +70,10 @@ class Scenario:
         self.patient = False
         if self.rescales:
             self._rescale(chance)
+        if bugs and bugs.random() < _BUGS:
+            self.sample.bug.draw(
+                bugs, self.sample.places, self.assignment, OPEN_STATES, rescales=self.rescales
+            )
 
     def _rescale(self, chance: random.Random) -> None:
         """Ask for other numbers of workers, and let the events last until they have come."""

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from tests.simulation.sim_scheduler import Violation
 
 from wallaroo.dataflow.barrier import Barrier
+from wallaroo.dataflow.exchange import Outbox
 from wallaroo.runtime.attempt import Incoming, Outgoing
+from wallaroo.state.codec import CodecError
 
 if TYPE_CHECKING:
     from tests.simulation.sim_process import Process
@@ -73,7 +75,13 @@ class Stream:
         """Send what the outbox has, as far as there is room on the way."""
         while not self.cut and self.unread < self.window:
             had_room = self.outbox.has_room
-            frame = self.outbox.take()
+            try:
+                frame = self.outbox.take()
+            except CodecError as error:
+                assert self.sender.node
+                assert isinstance(self.outbox, Outbox)
+                self.sender.node.cannot_send(self.outbox, error)
+                return
             if frame is None:
                 return
             if not isinstance(frame, Barrier) and not had_room and self.outbox.has_room:

@@ -71,6 +71,11 @@ def fragile_key(event: int) -> str:
     return "key"
 
 
+@wallaroo.key_extractor
+def itself(event: int) -> int:
+    return event
+
+
 @wallaroo.encoder
 def fragile_encoder(event: int) -> str:
     check(event)
@@ -115,6 +120,11 @@ STEPS: list[tuple[str, str, Callable[[Events], Events]]] = [
         "state computation 'fragile state'",
         r"b'\x00'",
         lambda numbers: numbers.key_by(p.by_byte).to(fragile_state),
+    ),
+    (
+        "state computation 'fragile state'",
+        "'\\r'",  # the character that the int 13 stands for
+        lambda numbers: numbers.key_by(itself).to(fragile_state),
     ),
     (
         "state computation 'fragile state multi'",
@@ -388,6 +398,23 @@ class TestAnEventThatCannotBeSent:
                 p.application(pipeline), {"things": [(n, Local()) for n in range(40)]}, workers=3
             )
         assert caught.value.failure.step == "source 'things'"
+
+    def test_names_all_that_may_have_made_it_where_many_come_together(self) -> None:
+        def make(event: int) -> Any:
+            return (event, print)
+
+        made = [wallaroo.computation(name=f"make {number}")(make) for number in range(5)]
+
+        @wallaroo.key_extractor
+        def by_first(event: Any) -> str:
+            return str(event[0])
+
+        numbers = p.source()
+        whole: Any = numbers.to(made[0])
+        for each in made[1:]:
+            whole = whole.merge(numbers.to(each))
+        failure = failure_of(whole.key_by(by_first).to(same), 3, list(range(40)))
+        assert failure.step == " or ".join(f"computation 'make {number}'" for number in range(5))
 
 
 class TestAGenerator:

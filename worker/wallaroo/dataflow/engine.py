@@ -1000,8 +1000,7 @@ class Engine:
 
     def unencodable(self, outbox: Outbox, error: CodecError) -> DataflowError:
         """The failure that an outbox's `CodecError` stands for."""
-        stage = self.graph.stages[outbox.edge.sender]
-        step = stage.operations[-1].step.title if stage.operations else f"source '{stage.name}'"
+        step = " or ".join(self.graph.makers(self.graph.stages[outbox.edge.sender]))
         event = ""
         for value in outbox.values:
             try:

@@ -74,7 +74,9 @@ def _failure(error: BaseException, frame: FrameType, line: Line) -> Failure:
     event = shorten(frame.f_locals.get(line.event))
     has_key = line.key is not None and (line.key == "''" or line.key in frame.f_locals)
     key = "" if line.key == "''" else frame.f_locals.get(line.key or "")
-    shown_key = shorten(key) if has_key else ""
+    why = _bad_key(key) if has_key else ""
+    # As the state has it: an int is its character.
+    shown_key = "" if not has_key else shorten(key if why else normalize_key(key))
     giver = line.extractor.title if line.extractor else "its key extractor"
     step = line.extractor.title if line.extractor else line.step.title
     if isinstance(error, NotMyKey):
@@ -94,7 +96,7 @@ def _failure(error: BaseException, frame: FrameType, line: Line) -> Failure:
             step=line.step.title,
             key=shown_key,
         )
-    if has_key and (line.gives_key or line.looks_up) and (why := _bad_key(key)):
+    if why and (line.gives_key or line.looks_up):
         return Failure(
             f"{giver} returned {shown_key} for event {event}: {why}; "
             "a key is a str, bytes, or an int that stands for a character",

@@ -138,6 +138,15 @@ class Graph:
         """The edges that lead to `stage`."""
         return [edge for edge in self.edges if edge.receiver == stage.index]
 
+    def makers(self, stage: Stage) -> list[str]:
+        """The steps or sources, as users know them, one of which made what a stage gives."""
+        if stage.operations:
+            return [stage.operations[-1].step.title]
+        if stage.source:
+            return [f"source '{stage.source.name}'"]
+        before = [self.stages[edge.sender] for edge in self.inputs(stage)]
+        return list(dict.fromkeys(title for each in before for title in self.makers(each)))
+
     def describe(self) -> str:
         """All that workers must agree on to exchange events, as text."""
         lines = [f"application {self.application.name!r}"]

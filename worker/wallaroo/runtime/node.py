@@ -15,6 +15,7 @@ from wallaroo.api.connectors import SinkConfig, SinkWriter, SourceReader
 from wallaroo.connectors.file_sink import FileSinkConfig
 from wallaroo.dataflow.barrier import Barrier
 from wallaroo.dataflow.engine import SLICE, Counters, Engine
+from wallaroo.dataflow.exchange import Outbox
 from wallaroo.dataflow.failures import refused
 from wallaroo.dataflow.graph import Graph
 from wallaroo.disk import Disk
@@ -50,7 +51,7 @@ from wallaroo.protocol.messages import Enlist, FromWorker, Recover, Register, To
 from wallaroo.runtime.attempt import Attempt, Bases, Incoming, Outgoing, owned, remote
 from wallaroo.runtime.identity import identify, keep
 from wallaroo.state.base import Base
-from wallaroo.state.codec import Codec
+from wallaroo.state.codec import Codec, CodecError
 from wallaroo.state.entries import StateDamaged, StateRefused
 from wallaroo.state.settlement import Tenure
 from wallaroo.state.staging import Staging
@@ -342,6 +343,11 @@ class Node:
         if self._attempt is None and not (self.engine and self._owns_something):
             return  # who has handed all over needs none any more
         self._handle(StreamBroke(generation, peer, attempt))
+
+    def cannot_send(self, outbox: Outbox, error: CodecError) -> None:
+        """An outbox has an event that can't be encoded."""
+        assert self.engine
+        self._fail(self.engine.unencodable(outbox, error))
 
     def run(self) -> bool:
         """Process for about a slice; whether there is more to do at once."""
@@ -1052,6 +1058,7 @@ class Node:
 
     def _fail(self, error: Exception) -> None:
         """Stop the application in words; raises `error` itself if it is a mistake of ours."""
+        self._running = False  # what comes behind an event that failed must not go on without it
         match error:
             case DataflowError():
                 self.host.fail(error.failure)

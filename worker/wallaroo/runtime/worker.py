@@ -587,10 +587,8 @@ class _Streams:
                 self._tasks.pop(key)
                 await sender.close()
         except CodecError as error:
-            engine, outbox = self._worker.node.engine, sender.outbox
-            assert engine
-            assert isinstance(outbox, Outbox)
-            raise engine.unencodable(outbox, error) from error
+            assert isinstance(sender.outbox, Outbox)
+            self._worker.node.cannot_send(sender.outbox, error)
         except Lost as error:
             self._worker._lost(self._generation, error)
 
