@@ -69,6 +69,11 @@ class Refused(Exception):
         terminated = self.code == 403 and "being terminated" in str(self)  # the namespace
         return self.code in {404, 409} or terminated
 
+    @property
+    def final(self) -> bool:
+        """Whether a person must do something about it: it is not a server in trouble."""
+        return self.code in {400, 403, 405, 413, 422}
+
 
 def path(api: str, kind: str, namespace: str, name: str = "") -> str:
     """Where objects are."""

@@ -920,6 +920,11 @@ class _Case:
 
     def _decision(self) -> Decision:
         o, app = self._o, self._app
+        if o.refused:
+            message = (
+                f"the API server refuses what is to be done next: {o.refused}. It is tried again"
+            )
+            self._degraded.insert(0, Problem("Refused", message))
         ready = self._readiness()
         worst = next((each for each in self._degraded if each.degraded), None)
         degraded = (

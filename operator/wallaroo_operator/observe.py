@@ -155,7 +155,7 @@ async def observe(
         unreached,
         (*conflicts, *more),
         (*departing, *former),
-        objects,
+        objects=objects,
     )
     return Seen(observed, secrets, held, talks)
 

@@ -276,6 +276,7 @@ class Observed:
         new templates have certificates.
     conflicts: objects of its names that are not its own, in words.
     departing: objects of its names that go with a former application of its name.
+    refused: what the API server said when it would not do what was decided last; else empty.
     objects: Services, budget and copies of modules, by kind and name.
     unreached: why the coordinator has not answered.
     """
@@ -294,4 +295,5 @@ class Observed:
     unreached: str = ""
     conflicts: tuple[str, ...] = ()
     departing: tuple[str, ...] = ()
+    refused: str = ""
     objects: Mapping[tuple[str, str], Json] = field(default_factory=dict)

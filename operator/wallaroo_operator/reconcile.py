@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from wallaroo_operator import certs, conditions, manifests, names
 from wallaroo_operator.act import DecideAgain, act, tell, write_status
 from wallaroo_operator.actions import Apply
+from wallaroo_operator.api import Refused
 from wallaroo_operator.decide import IDLE, Decision, decide
 from wallaroo_operator.observe import Api, Links, Seen, Settings, ask, module_of, observe
 
@@ -29,11 +30,15 @@ Key = tuple[str, str]
 
 @dataclass
 class _Memory:
-    """Of an application that was looked at. Losing it costs a look."""
+    """Of an application that was looked at. Losing it costs a look.
+
+    refused: as `Observed` has it.
+    """
 
     seen: Seen
     looked: float
     written: float = 0.0
+    refused: str = ""
 
 
 class Reconciler:
@@ -73,17 +78,36 @@ class Reconciler:
             if gone:
                 self._links.forget(gone.seen.observed.app.uid)
             return None
-        written = memory.written if memory else 0.0
-        self._memory[key] = memory = _Memory(seen, self._clock(), written)
+        written, refused = (memory.written, memory.refused) if memory else (0.0, "")
+        self._memory[key] = memory = _Memory(seen, self._clock(), written, refused)
+        try:
+            again = await self._do(memory)
+        except Refused as error:
+            if error.final:
+                await self._refused(memory, str(error))
+            raise
+        if memory.refused:
+            await self._refused(memory, "")
+        if again < IDLE:
+            memory.looked = 0.0  # not at rest: the next time everything is looked at
+            return again
+        return GLANCE if seen.talks or seen.observed.module else IDLE
+
+    async def _do(self, memory: _Memory) -> float:
+        """Do what is next; seconds after which to look again."""
+        seen = memory.seen
         if not seen.observed.conflicts and not seen.observed.departing:
             await self._certify(seen)
-        decision = decide(seen.observed)
+        decision = decide(replace(seen.observed, refused=memory.refused))
         await self._write(memory, decision)
         await act(self._api, seen.talks, memory.seen.observed.app, decision.actions)
-        if decision.again < IDLE:
-            memory.looked = 0.0  # not at rest: the next time everything is looked at
-            return decision.again
-        return GLANCE if seen.talks or seen.observed.module else IDLE
+        return decision.again
+
+    async def _refused(self, memory: _Memory, refused: str) -> None:
+        """Let the status tell what the API server refuses, or that it does so no more."""
+        if refused != memory.refused:
+            memory.refused = refused
+            await self._write(memory, decide(replace(memory.seen.observed, refused=refused)))
 
     async def _glance(self, memory: _Memory) -> float | None:
         """Look at what no watch tells of; None if everything is to be looked at again."""
@@ -95,7 +119,7 @@ class Reconciler:
             coordinator, _ = await ask(seen.talks)
             if coordinator is None:
                 return None
-            observed = replace(observed, coordinator=coordinator, now=now)
+            observed = replace(observed, coordinator=coordinator, now=now, refused=memory.refused)
             module = await module_of(self._api, observed.app)
             observed = replace(observed, module=module)
             decision = decide(observed)

@@ -4,11 +4,14 @@ import asyncio
 from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest import mock
 
 import pytest
-from tests.unit.operator.kube_world import KEY, Counting, World, settled
+from tests.unit.operator.kube_world import KEY, Counting, World, conditions, settled
 
 from wallaroo_operator.act import DecideAgain
+from wallaroo_operator.api import Refused
+from wallaroo_operator.app import Json
 from wallaroo_operator.certs import AUTHORITY, fingerprint
 from wallaroo_operator.observe import Settings
 from wallaroo_operator.reconcile import COUNTERS, GLANCE, Reconciler
@@ -111,5 +114,48 @@ def test_nothing_is_written_to_an_application_that_is_being_deleted() -> None:
         before = world.writes
         assert await reconciler.reconcile(KEY) is None
         assert world.writes == before
+
+    run(then)
+
+
+def test_what_the_api_server_refuses_stands_in_the_status_until_it_does_not() -> None:
+    async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
+        world.edit(replicas=5)
+        taken, why = api.apply, 'pods "count" is forbidden: exceeded quota'
+
+        async def refuse(manifest: Json, version: str, subresource: str = "") -> Json:
+            if manifest["kind"] == "StatefulSet":
+                raise Refused(403, why)
+            return await taken(manifest, version, subresource)
+
+        with mock.patch.object(api, "apply", refuse):
+            for _ in range(2):
+                with pytest.raises(Refused):
+                    await reconciler.reconcile(KEY)
+                assert ("Degraded", "True", "Refused") in set(conditions(world.app))
+            told = [each["reason"] for each in world.of("Event")]
+            assert told.count("Refused") == 1
+            (degraded,) = (c for c in world.app["status"]["conditions"] if c["type"] == "Degraded")
+            assert why in degraded["message"]
+        await reconciler.reconcile(KEY)
+        assert ("Degraded", "False", "AsExpected") in set(conditions(world.app))
+
+    run(then)
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_server_in_trouble_is_only_asked_again(code: int) -> None:
+    async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
+        world.edit(replicas=5)
+        taken = api.apply
+
+        async def refuse(manifest: Json, version: str, subresource: str = "") -> Json:
+            if manifest["kind"] == "StatefulSet":
+                raise Refused(code, "try again")
+            return await taken(manifest, version, subresource)
+
+        with mock.patch.object(api, "apply", refuse), pytest.raises(Refused):
+            await reconciler.reconcile(KEY)
+        assert ("Degraded", "False", "AsExpected") in set(conditions(world.app))
 
     run(then)
