@@ -18,6 +18,7 @@ next rescale waits for it, so workers take turns.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,6 +93,15 @@ class Catcher(Protocol):
         """An epoch is committed."""
 
 
+class _Stage(Enum):
+    """What is being done for a merge; all but `PREPARING` by a job."""
+
+    READING = "its deltas are read"
+    PREPARING = "their blocks are put in order, between events"
+    TAKING = "what was put in order in C goes into the batch"
+    WRITING = "the batch is written"
+
+
 @dataclass
 class _Merge:
     """Deltas on their way into the base, newest first."""
@@ -107,18 +117,11 @@ class _Merge:
     oldest: int = 0
     #: By place, the keys that are in the batch, of those blocks.
     seen: dict[int, set[Key]] = field(default_factory=dict)
-    read: bool = False
-    #: What `native` has is being put into the batch; the batch is being written.
-    taking: bool = False
-    writing: bool = False
+    stage: _Stage = _Stage.READING
 
     @property
     def epoch(self) -> int:
         return self.marks[0].epoch
-
-    @property
-    def prepared(self) -> bool:
-        return self.read and not self.blocks
 
 
 class Store:
@@ -470,12 +473,12 @@ class Store:
                 self._clock,
                 self._worked,
             )
-        if not merge.prepared or merge.taking or merge.writing:
+        if merge.stage is not _Stage.PREPARING or merge.blocks:
             return None
         if merge.native is not None:
-            merge.taking = True
+            merge.stage = _Stage.TAKING
             return partial(_take, merge.native, merge.batch, self._clock, self._worked)
-        merge.writing = True
+        merge.stage = _Stage.WRITING
         return partial(_write, self._disk, self._folder, self._base, merge, self._worked)
 
     def job_done(self, result: Any) -> None:
@@ -489,16 +492,16 @@ class Store:
             return
         merge = self._merge
         assert merge is not None
-        if not merge.read:
+        if merge.stage is _Stage.READING:
             contents: list[Content] = result
-            merge.read = True
+            merge.stage = _Stage.PREPARING
             merge.keys = contents[0].keys
             merge.oldest = len(contents[-1].blocks)
             for rank, content in enumerate(contents):
                 merge.blocks.extend((rank, block) for block in content.blocks)
             return
-        if merge.taking:
-            merge.taking, merge.native = False, None
+        if merge.stage is _Stage.TAKING:
+            merge.stage, merge.native = _Stage.PREPARING, None
             return
         self._merge = None
         self._deltas = [mark for mark in self._deltas if mark.epoch > merge.epoch]
@@ -683,7 +686,7 @@ class Store:
         """
         merge = self._merge
         # One that memory waits for can't wait for a copy.
-        first = merge is not None and (merge.writing or self.pressed)
+        first = merge is not None and (merge.stage is _Stage.WRITING or self.pressed)
         self.hastened = first or self._settlement is not None
         quiet = not self._frozen and not self._blocks and self._taken == self._written
         if self.hastened or not quiet or self._pinned is not None:
