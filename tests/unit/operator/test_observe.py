@@ -37,7 +37,8 @@ def world() -> World:
 
 
 def seen(world: World, api: Counting | None = None) -> Observed:
-    found = asyncio.run(observe(api or Counting(world), FakeLinks(world), SETTINGS, KEY, world.now))
+    api = api or Counting(world)
+    found = asyncio.run(observe(api, FakeLinks(world, api), SETTINGS, KEY, world.now))
     assert found
     return found.observed
 

@@ -25,10 +25,9 @@ STEPS = 1500
 
 async def operate(world: World) -> None:
     """An operator, from its start to its death."""
-    reconciler = Reconciler(
-        FakeApi(world), FakeLinks(world), Settings("stock:1", tls=False), lambda: world.now
-    )
     api = FakeApi(world)
+    settings = Settings("stock:1", tls=False)
+    reconciler = Reconciler(api, FakeLinks(world, api), settings, lambda: world.now)
     while True:
         try:
             await reconciler.reconcile(KEY)
