@@ -409,6 +409,38 @@ def test_the_base_is_pinned_as_it_is_until_a_merge_writes_it(
     assert keeper.store.base_epoch == 32
 
 
+@pytest.mark.usefixtures("native", "eager")
+def test_what_memory_waits_for_is_written_while_the_base_is_pinned() -> None:
+    """Ruling 22: a copy may take minutes; the deltas that it has yet to read stay meanwhile."""
+    small = Keeper(cache=2)
+    place = small.store.place(1, "total", Total)
+    add(place, "early")
+    small.commit()
+    found = small.store.pin()
+    assert found
+    view, _ = found
+    assert small.store.take_job() is None  # nothing waits for it
+    for number in range(20):
+        add(place, f"key {number}")
+        small.commit()
+        small.merge()
+    assert not small.store.over
+    assert small.store.base_epoch > 1
+    assert view.epoch == 0
+    job = small.store.pinned_job()
+    assert job
+    assert job()[0] == 1
+    small.store.unpin()
+    first = small.disk.names(FOLDER)[0]
+    while small.store.deltas:
+        add(place, "late")
+        small.commit()
+        small.merge()
+    assert first not in small.disk.names(FOLDER)
+    small.restart()
+    assert totals(small.store.place(1, "total", Total), "early", "key 7") == [1, 1]
+
+
 @pytest.mark.usefixtures("native")
 def test_jobs_do_not_pause_while_too_much_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "_ABOVE", 0)

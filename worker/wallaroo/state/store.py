@@ -200,8 +200,11 @@ class Store:
         self._tenure = Tenure(max(1, base.stamp.version))
         self._staging: Staging | None = None
         self._catcher: Catcher | None = None
-        #: Deltas that a donor reads: none goes meanwhile.
+        #: Deltas that a donor has yet to read; the names of those that stay until it is done, and
+        #: of those that have stayed though the base has them.
         self._pinned: list[DeltaMark] | None = None
+        self._held: set[str] = set()
+        self._left: list[str] = []
         self._settlement: Settlement | None = None
         #: The version for which memory holds nothing that is another's, and places to look at.
         self._clean = self._tenure.version
@@ -450,8 +453,8 @@ class Store:
         and OSError.
         """
         merge = self._merge
-        if self._pinned is not None:
-            return None
+        if self._pinned is not None and not self.pressed:
+            return None  # a copy goes first, unless memory has to wait for it
         if self._settlement:
             return self._settlement.take_job()
         if merge is None:
@@ -479,7 +482,10 @@ class Store:
             merge.stage = _Stage.TAKING
             return partial(_take, merge.native, merge.batch, self._clock, self._worked)
         merge.stage = _Stage.WRITING
-        return partial(_write, self._disk, self._folder, self._base, merge, self._worked)
+        written = [*self._left, *(mark.name for mark in merge.marks)]
+        self._left = [name for name in written if name in self._held]
+        gone = [name for name in written if name not in self._held]
+        return partial(_write, self._disk, self._folder, self._base, merge, gone, self._worked)
 
     def job_done(self, result: Any) -> None:
         """The job that was taken last has ended, and this is what it returned."""
@@ -692,6 +698,7 @@ class Store:
         if self.hastened or not quiet or self._pinned is not None:
             return None
         self._pinned = list(self._deltas)
+        self._held = {mark.name for mark in self._pinned}
         return self._base.view(), self._committed
 
     @property
@@ -714,8 +721,9 @@ class Store:
         return read
 
     def unpin(self) -> None:
-        """The deltas may go."""
+        """The deltas may go: those that the base has by now with the next merge."""
         self._pinned = None
+        self._held = set()
 
     # Recovery
 
@@ -735,6 +743,7 @@ class Store:
         """
         self._tenure = tenure or Tenure()
         self._pinned = self._catcher = None
+        self._held, self._left = set(), []
         self._settlement = None
         self._settling_from = 0.0
         self.hastened = False
@@ -881,10 +890,13 @@ def _take(
         worked(clock() - began)
 
 
-def _write(disk: Disk, folder: Path, base: Base, merge: _Merge, worked: Worked) -> None:
+def _write(
+    disk: Disk, folder: Path, base: Base, merge: _Merge, gone: list[str], worked: Worked
+) -> None:
+    """Write the batch; then remove the deltas that nobody needs any more."""
     base.write(merge.batch, base.stamp._replace(epoch=merge.epoch, keys=merge.keys), worked)
-    for mark in merge.marks:
-        disk.remove(folder / mark.name)
+    for name in gone:
+        disk.remove(folder / name)
     disk.sync_folder(folder)
 
 
