@@ -144,6 +144,7 @@ def rescale_status(record: Mapping[str, Any]) -> Json:
 def told_by(coordinator: Coordinator) -> Json:
     """What of the status the coordinator's answer says."""
     found: Json = {"members": len(coordinator.members), "recoveries": coordinator.recoveries}
+    found["places"] = list(coordinator.places)
     if coordinator.assignment:
         found["assignment"] = assignment_status(coordinator.assignment)
     if coordinator.rescale:

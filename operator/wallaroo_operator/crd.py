@@ -424,6 +424,11 @@ STATUS = _object(
             "The volume claim on which it started from nothing again, as a person had accepted, "
             "until its first checkpoint."
         ),
+        "places": _list(
+            "What has state, as last heard: steps, and positions of sources. A new template must "
+            "have a step for each.",
+            {"type": "string"},
+        ),
         "assignment": _object(
             "Who owns what of the hash interval.",
             {

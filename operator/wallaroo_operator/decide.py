@@ -612,7 +612,8 @@ class _Case:
             return False
         proof = next((each for each in self._o.proofs if each.inputs == self._inputs), None)
         if proof is None:
-            pod = manifests.proof_pod(self._app, self._template(), list(c.places) if c else [])
+            places = c.places if c else self._app.status.get("places", ())
+            pod = manifests.proof_pod(self._app, self._template(), list(places))
             self._actions.append(Apply(pod))
             self._progress("ProvingTemplate", "the new template is tried in a pod of its own")
             self._look_again(WAITING)
@@ -940,7 +941,8 @@ class _Case:
             "replicas": len(o.pods),
             "selector": ",".join(f"{k}={v}" for k, v in names.selector(app.name).items()),
         }
-        shown = ("members", "assignment", "history", "checkpoint", "keys", "events", "deadLetters")
+        counted = ("checkpoint", "keys", "events", "deadLetters")
+        shown = ("members", "assignment", "history", "places", *counted)
         last = {key: app.status[key] for key in shown if key in app.status}
         status |= last  # what was last known, where nothing is known now
         if self._c and not self._c.vacant:

@@ -1,5 +1,6 @@
 """What is decided, situation by situation."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -639,8 +640,10 @@ def test_a_rollout_by_annotation() -> None:
     assert applied(decide(o)) == ["Pod"]
 
 
-def changed_while_suspended(*proofs: Pod, **spec: Any) -> Observed:
+def changed_while_suspended(*proofs: Pod, places: Sequence[str] = (), **spec: Any) -> Observed:
+    """places: what had state when its workers were heard last."""
     o = asked(suspended(), args=["new"], **spec)
+    o = replace(o, app=replace(o.app, status={**o.app.status, "places": list(places)}))
     return replace(o, proofs=tuple(replace(p, inputs=o.app.inputs(IN_MAP)) for p in proofs))
 
 
@@ -652,6 +655,8 @@ def test_a_suspended_application_takes_a_template_that_is_proven() -> None:
     assert condition(first, "Ready").reason == "Suspended"
     tried = replace(PROVEN, phase="Running", exit_code=-1)
     assert nothing_but_looking(changed_while_suspended(tried))
+    (proof,) = manifests_of(decide(changed_while_suspended(places=["count"])), "Pod")
+    assert ["--steps-of", "count"] == proof["spec"]["containers"][0]["args"][2:4]
     taken = decide(changed_while_suspended(PROVEN))
     assert applied(taken) == ["StatefulSet"]
     assert size(taken) == 0
