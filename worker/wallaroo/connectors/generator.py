@@ -47,6 +47,8 @@ class GenSourceConfig(SourceConfig[T], Generic[T]):
     values that can be copied and stored. `GenSourceConfig(gen)`, without a name, is Wallaroo
     0.6.1's form.
 
+    name: what the saved instance is known by; under another name the next run begins anew.
+
     Raises `WallarooParameterError` if `gen` lacks one of the two methods.
     """
 
