@@ -126,7 +126,12 @@ class TestGenSourceConfig:
     def test_has_a_name_and_a_generator(self) -> None:
         config = wallaroo.GenSourceConfig("numbers", Numbers())
         assert config.name == "numbers"
-        assert config.partitions() == ["numbers"]
+
+    def test_has_one_partition_whatever_it_is_called(self) -> None:
+        """Ruling 11: renamed, it goes on where it was."""
+        for name in ("numbers", "figures"):
+            config = wallaroo.GenSourceConfig(name, Numbers())
+            assert config.partitions() == ["all"]
 
     def test_without_a_name_is_the_old_form(self) -> None:
         gen = Numbers()

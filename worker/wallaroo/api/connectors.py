@@ -19,6 +19,10 @@ Out = TypeVar("Out", covariant=True)
 T = TypeVar("T")
 
 
+#: The partition of a source that has but one: whatever else users rename, its position is found.
+WHOLE = "all"
+
+
 class Services(Protocol):
     """What a worker does for its connectors."""
 

@@ -5,7 +5,7 @@ import time
 import traceback
 from typing import Any, Generic, Protocol, TypeVar, overload
 
-from wallaroo.api.connectors import Services, SourceConfig, SourceReader
+from wallaroo.api.connectors import WHOLE, Services, SourceConfig, SourceReader
 from wallaroo.errors import (
     DataflowError,
     Failure,
@@ -47,8 +47,6 @@ class GenSourceConfig(SourceConfig[T], Generic[T]):
     values that can be copied and stored. `GenSourceConfig(gen)`, without a name, is Wallaroo
     0.6.1's form.
 
-    name: what the saved instance is known by; under another name the next run begins anew.
-
     Raises `WallarooParameterError` if `gen` lacks one of the two methods.
     """
 
@@ -74,7 +72,7 @@ class GenSourceConfig(SourceConfig[T], Generic[T]):
                 )
 
     def partitions(self) -> list[str]:
-        return [self.name]
+        return [WHOLE]
 
     def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
         if position is None:

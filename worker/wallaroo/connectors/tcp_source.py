@@ -23,7 +23,7 @@ from typing import Any, TypeVar, cast, overload
 
 import structlog
 
-from wallaroo.api.connectors import Services, SourceConfig, SourceReader
+from wallaroo.api.connectors import WHOLE, Services, SourceConfig, SourceReader
 from wallaroo.api.steps import Decoder
 from wallaroo.errors import InputError, WallarooParameterError
 
@@ -144,7 +144,7 @@ class TCPSourceConfig(SourceConfig[T]):
         self.max_received_count = max_received_count
 
     def partitions(self) -> list[str]:
-        return [self.name]
+        return [WHOLE]
 
     def open(self, partition: str, services: Services, position: Any = None) -> SourceReader:
         reader = _Reader(self, services, self.listen())
