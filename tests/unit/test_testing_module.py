@@ -179,8 +179,9 @@ def test_an_application_can_be_run_again_from_nothing() -> None:
         assert sorted(testing.run(application, LINES).state("count")) == ["a", "b", "c"]
 
 
-def test_a_state_that_no_step_has_is_empty() -> None:
-    assert testing.run(word_count(), LINES).state("other") == {}
+def test_a_state_that_no_step_has_can_not_be_asked_for() -> None:
+    with pytest.raises(ValueError, match="no step with state is named 'other': 'count'"):
+        testing.run(word_count(), LINES).state("other")
 
 
 def test_a_source_that_listens_must_be_given_its_events() -> None:

@@ -81,7 +81,14 @@ class Result:
         return self._encoded[sink]
 
     def state(self, name: str) -> dict[str | bytes, Any]:
-        """The state object of each key of a state computation, of all workers together."""
+        """The state object of each key of a state computation, of all workers together.
+
+        Raises ValueError if there is none of this name.
+        """
+        known = set().union(*self.states)
+        if name not in known:
+            told = ", ".join(map(repr, sorted(known))) or "none has one"
+            raise ValueError(f"no step with state is named {name!r}: {told}")
         return {key: state for worker in self.states for key, state in worker.get(name, {}).items()}
 
 

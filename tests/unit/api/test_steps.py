@@ -208,7 +208,7 @@ class TestAName:
     ) -> None:
         """Else the function would be silently lost: its name would stand for a decorator."""
         function = two if "state" in decorator else one
-        with pytest.raises(WallarooParameterError, match="needs a name, a non-empty str"):
+        with pytest.raises(WallarooParameterError, match="write its decorator with brackets"):
             NAMED[decorator](function)
 
     def test_may_be_any_words(self, decorator: str) -> None:

@@ -114,9 +114,13 @@ class Pipeline(Generic[T]):
         if not isinstance(
             step, Computation | ComputationMulti | StateComputation | StateComputationMulti
         ):
+            advice = ""
+            if isinstance(step, KeyExtractor):
+                advice = "; use key_by() for it"
+            elif callable(step):
+                advice = "; decorate it, such as with @wallaroo.computation(name=...)"
             raise WallarooParameterError(
-                f"to() takes a computation or a state computation, not {step!r}"
-                + ("; use key_by() for it" if isinstance(step, KeyExtractor) else "")
+                f"to() takes a computation or a state computation, not {step!r}{advice}"
             )
         return Pipeline(StepNode((node,), step))
 
@@ -219,7 +223,7 @@ def source(name: str, config: SourceConfig[U]) -> Pipeline[U]:
         raise WallarooParameterError(f"a source needs a name, a non-empty str, not {name!r}")
     if not isinstance(config, SourceConfig):
         raise WallarooParameterError(
-            f"source '{name}' takes a source's config, such as wallaroo.TCPSourceConfig, "
+            f"source '{name}' takes a source's config, such as wallaroo.FileSourceConfig, "
             f"not {config!r}"
         )
     return Pipeline(SourceNode((), name, config))

@@ -44,8 +44,9 @@ class Step:
     def check_name(cls, name: object) -> None:
         """Raise `WallarooParameterError` if `name` is none, such as a function in its place."""
         if not isinstance(name, str) or not name:
+            given = '; write its decorator with brackets: (name="...")' if callable(name) else ""
             raise WallarooParameterError(
-                f"a {cls.kind} needs a name, a non-empty str, not {name!r}"
+                f"a {cls.kind} needs a name, a non-empty str, not {name!r}{given}"
             )
 
     @property

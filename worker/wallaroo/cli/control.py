@@ -10,11 +10,10 @@ import click
 from rich.console import Console
 
 from wallaroo.cli import show
-from wallaroo.cli.common import FAILED, dir_option, refuse
+from wallaroo.cli.common import FAILED, ProcessCount, dir_option, refuse
 from wallaroo.errors import InputError
 from wallaroo.runtime.client import Client, Unreachable
 from wallaroo.runtime.directory import Directory
-from wallaroo.runtime.options import MOST_WORKERS
 
 #: Seconds for a run to answer: worker 0 may be starting again.
 _PATIENCE = 30.0
@@ -86,7 +85,7 @@ def stop(directory: Path | None) -> None:
 
 @click.command()
 @dir_option
-@click.argument("workers", type=click.IntRange(min=1, max=MOST_WORKERS), metavar="WORKERS")
+@click.argument("workers", type=ProcessCount(), metavar="WORKERS")
 def scale(directory: Path | None, workers: int) -> None:
     """Change the number of workers of a live run, while its events flow.
 

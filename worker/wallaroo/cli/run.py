@@ -7,14 +7,14 @@ import click
 from rich.console import Console
 
 from wallaroo.cli import show
-from wallaroo.cli.common import FAILED, KILLED, dir_option, leave, refuse
+from wallaroo.cli.common import FAILED, KILLED, ProcessCount, dir_option, leave, refuse
 from wallaroo.cli.options import PASS_THROUGH, local_options
 from wallaroo.cli.worker import begin
 from wallaroo.errors import InputError, WallarooParameterError
 from wallaroo.runtime.application import Program, load
 from wallaroo.runtime.directory import Directory, default_directory
 from wallaroo.runtime.forking import ForkServer
-from wallaroo.runtime.options import MOST_WORKERS, Options
+from wallaroo.runtime.options import Options
 from wallaroo.runtime.runner import Interrupted, Runner, Stopped, WorkerEnded
 
 #: What forks the workers once the first fork server is lost. -P: modules come from where Python and
@@ -25,7 +25,7 @@ _FORK_SERVER = [sys.executable, "-u", "-P", "-m", "wallaroo", "fork-server"]
 @click.command(context_settings=PASS_THROUGH)
 @click.option(
     "--workers",
-    type=click.IntRange(min=1, max=MOST_WORKERS),
+    type=ProcessCount(),
     help="How many worker processes share the keys.  [default: as many as there were, first 1]",
 )
 @local_options

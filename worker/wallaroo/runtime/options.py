@@ -7,8 +7,8 @@ from wallaroo.protocol.coordinator import DRAIN_TIME, GRACE
 
 #: Seconds between a worker's signs of life.
 HEARTBEAT = 0.5
-#: Of an application.
-MOST_WORKERS = 1000
+#: Of an application; and of those that are processes of one machine, for each of its processors.
+MOST_WORKERS, MOST_A_CORE = 1000, 32
 #: The code with which a worker ends that has said what is wrong.
 FAILED = 3
 
