@@ -17,7 +17,13 @@ COUNTERS = ("keys", "events", "deadLetters", "checkpoint")
 #: Characters of a message; a traceback may be long.
 _LONGEST = 2000
 
-_PHASES = {"prepare": "Prepare", "copy": "Copy", "catch up": "CatchUp", "switch": "Switch"}
+_PHASES = {
+    "prepare": "Prepare",
+    "copy": "Copy",
+    "drain": "Drain",
+    "catch up": "CatchUp",
+    "switch": "Switch",
+}
 _OUTCOMES = {"committed": "Committed"}
 
 
@@ -158,9 +164,10 @@ def told_by(coordinator: Coordinator) -> Json:
     workers = [
         each for number, each in coordinator.workers.items() if number in coordinator.members
     ]
-    found["keys"] = sum(each.keys for each in workers)
-    found["events"] = sum(each.read for each in workers)
-    found["deadLetters"] = sum(each.dead_letters for each in workers)
+    left = coordinator.departed
+    found["keys"] = coordinator.keys
+    found["events"] = left["read"] + sum(each.read for each in workers)
+    found["deadLetters"] = left["dead_letters"] + sum(each.dead_letters for each in workers)
     return found
 
 

@@ -383,7 +383,7 @@ _RESCALE = _object(
         "attempt": _text("What tells it from others."),
         "from": _number("Workers before."),
         "to": _number("Workers after."),
-        "phase": _text("WaitingForPods, Prepare, Copy, CatchUp or Switch."),
+        "phase": _text("WaitingForPods, Prepare, Copy, Drain, CatchUp or Switch."),
         "outcome": _text("Committed or Abandoned."),
         "why": _text("Why it was abandoned."),
         "since": _text("When waiting for its pods began.", format="date-time"),

@@ -179,7 +179,6 @@ class Worker:
     pod_uid: str = ""
     present: bool = False
     ca: str = ""
-    keys: int = 0
     read: int = 0
     dead_letters: int = 0
 
@@ -189,6 +188,7 @@ class Coordinator:
     """What worker 0 has answered in this reconcile.
 
     rescale, history: records as the protocol has them; see `wallaroo.protocol.rescale`.
+    keys: of all members. departed: what workers that have left did, all together.
     """
 
     phase: str
@@ -208,6 +208,8 @@ class Coordinator:
     failure: Mapping[str, Any] | None = None
     places: tuple[str, ...] = ()
     recoveries: int = 0
+    keys: int = 0
+    departed: Mapping[str, int] = field(default_factory=lambda: {"read": 0, "dead_letters": 0})
 
     @classmethod
     def read(cls, found: Mapping[str, Any]) -> "Coordinator":
@@ -219,7 +221,6 @@ class Coordinator:
                 each["pod_uid"],
                 each["present"],
                 each["ca"],
-                each["keys"],
                 each["read"],
                 each["dead_letters"],
             )
@@ -243,6 +244,8 @@ class Coordinator:
             found["error"],
             tuple(found["places"]),
             found["recoveries"],
+            found["keys"],
+            found["departed"],
         )
 
     @property

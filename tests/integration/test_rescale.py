@@ -23,6 +23,9 @@ from wallaroo.partitioning.rewrite import rewrite
 
 FAST = ["--checkpoint-interval", "50ms"]
 
+#: More workers than a machine is good for.
+MANY = str(32 * (os.cpu_count() or 1) + 1)
+
 #: From each of 1, 2, 3, 5 and 8 to each other, once.
 WALK = [1, 2, 3, 5, 8, 5, 3, 2, 1, 3, 8, 2, 5, 1, 5, 2, 8, 1, 8, 3, 1]
 
@@ -453,6 +456,31 @@ def test_scale_says_what_it_has_done_and_status_remembers_it(
     assert "rescaled from 3 to 4 workers" in run.err
 
 
+def test_totals_have_what_workers_did_that_left_and_what_has_moved(
+    app: Path, out: Path, start: Callable[..., Run]
+) -> None:
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(cli("status", "--json", "--dir", str(run.dir)).stdout)
+        return found
+
+    keys = sequences.KEYS + sequences.BUCKETS
+    run = start(app, "endless:5000", out, workers=3, options=FAST)
+    run.until_committed(1)
+    until(lambda: status()["keys"] == keys)
+    assert cli("scale", "1", "--dir", str(run.dir)).returncode == 0
+    found = status()
+    assert found["keys"] == keys
+    assert found["departed"]["written"] > 0
+    assert "left" in cli("status", "--dir", str(run.dir)).stdout
+    sequences.enough(out)
+    run.succeed()
+    count = sequences.check_endless(out)
+    for total in (f"keys={keys}", f"read={count}", f"written={count}"):
+        assert total in run.err
+    assert "started again" not in run.err
+    assert run.err.count("rescaled from 3 to 1 workers") == 1
+
+
 def test_scale_is_told_that_another_number_was_asked_for(
     app: Path, out: Path, start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -481,7 +509,7 @@ def test_scale_is_told_that_another_number_was_asked_for(
     finish(run, out)
 
 
-@pytest.mark.parametrize("workers", ["0", "-1", "two", "1001", "2.5", ""])
+@pytest.mark.parametrize("workers", ["0", "-1", "two", "1001", "2.5", "", MANY])
 def test_what_is_no_number_of_workers_is_refused(workers: str, tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     for command in (["scale", "--dir", str(tmp_path / "dir"), "--", workers],):

@@ -77,9 +77,8 @@ def coordinator(members: int, **more: Any) -> Coordinator:
         committed_at=NOW - 1,
         assignment=Assignment.first(members) if members else None,
         members=frozenset(range(members)),
-        workers={
-            each: Worker(each, f"pod-uid-{each}", present=True, keys=10) for each in range(members)
-        },
+        workers={each: Worker(each, f"pod-uid-{each}", present=True) for each in range(members)},
+        keys=10 * members,
     )
     return replace(found, **more)
 

@@ -606,6 +606,8 @@ class FakeTalks:
             "error": None,
             "places": ["count"],
             "recoveries": 0,
+            "keys": 10,
+            "departed": {"read": 0, "dead_letters": 0},
         }
         members = found["members"]
         found["workers"] = [

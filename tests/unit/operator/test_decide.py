@@ -901,6 +901,8 @@ def test_a_member_that_just_joined_does_not_make_the_application_unready() -> No
         "error": None,
         "places": [],
         "recoveries": 0,
+        "keys": 0,
+        "departed": {"read": 0, "dead_letters": 0},
     }
     c = Coordinator.read(answer)
     assert condition(decide(at_rest(1, coordinator=c)), "Ready").status == "True"

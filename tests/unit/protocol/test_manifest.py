@@ -67,6 +67,7 @@ MANIFESTS = st.builds(
     NUMBERS,
     st.dictionaries(WORKERS, PARTS, max_size=2),
     st.dictionaries(WORKERS, MARKS, max_size=2),
+    st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS),
     st.lists(st.dictionaries(NAMES, st.integers() | NAMES, max_size=2), max_size=2).map(tuple),
 )
 
@@ -92,7 +93,7 @@ def changed(**change: Any) -> str:
         ("[]", "it is not a manifest"),
         ("null", "it is not a manifest"),
         ("{}", "KeyError: 'format'"),
-        (changed(format=1), "it has format 1; this version of Wallaroo reads 2"),
+        (changed(format=1), "it has format 1; this version of Wallaroo reads 3"),
         (changed(assignment={"version": 1, "pieces": [[0, 5, 0]]}), "not at 2\\^64"),
         (changed(assignment={"version": 1, "pieces": [[0, 5]]}), "it is not a manifest"),
         (changed(parts={"0": {}}), "it is not a manifest"),

@@ -427,6 +427,7 @@ class Watched:
         same = (manifest.assignment, manifest.switched) == (before.assignment, before.switched)
         if manifest.generation != self.machine.generation or not self.switching:
             assert same, "it changes only with the commit of a switch"
+            assert manifest.departed == before.departed
             assert manifest.leaving.keys() <= before.leaving.keys()
             return
         assert self.enlist
@@ -434,6 +435,8 @@ class Watched:
         assert manifest.switched == manifest.epoch
         gone = set(before.members) - set(manifest.members)
         assert gone == manifest.leaving.keys() - before.leaving.keys()
+        left = [before.departed, *(self.parts[worker].counts for worker in gone)]
+        assert manifest.departed == tuple(map(sum, zip(*left, strict=True)))
         come = set(manifest.members) - set(before.members)
         assert not come & manifest.retired.keys()
 

@@ -326,6 +326,7 @@ class World:
                 tuple(process.directory.deltas),
                 ({"sink": "out", "mark": {"epoch": epoch, "generation": generation}},),
                 ended=frozenset(ended),
+                counts=(epoch, process.worker, 1, 0),
                 joined=process.joined,
             )
             return m.Durable(generation, epoch, part)

@@ -297,8 +297,21 @@ class TestTryingAgain:
 
     def test_what_an_earlier_run_did_is_not_told_again(self, tmp_path: Path) -> None:
         run = Run(tmp_path, members=3)
-        run.look(rescales=[record("1-1", 5, "committed")])
+        before = record("1-1", 3, "committed")
+        run.scaler.told = {"1-1"}
+        run.look(rescales=[before])
         assert run.told == []
+        run.look(rescales=[before, record("2-1", 3, "committed")])
+        assert run.told == ["rescaled from 2 to 3 workers"]
+
+    def test_one_that_is_forgotten_does_not_bring_back_the_one_before(self, run: Run) -> None:
+        """Worker 0 forgets attempts that came to nothing when it starts again."""
+        run.ask(3)
+        done = record("1-1", 3, "committed")
+        run.look(rescales=[done])
+        run.look(rescales=[done, record("1-2", 2, "aborted", "no")])
+        run.look(rescales=[done])
+        assert run.told == ["rescaled from 2 to 3 workers"]
 
 
 class TestWhenNotRunning:

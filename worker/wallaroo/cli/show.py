@@ -210,8 +210,11 @@ class _Rate:
 
 
 def _totals(status: dict[str, Any]) -> dict[str, int]:
-    workers = status.get("workers", [])
-    return {name: sum(each[name] for each in workers) for name in ("read", "written", "keys")}
+    """Of all workers, those that have left included."""
+    members = [each for each in status.get("workers", []) if each["worker"] in status["members"]]
+    done = [*members, status["departed"]] if members else []
+    found = {name: sum(each[name] for each in done) for name in ("read", "written")}
+    return {**found, "keys": status.get("keys", 0)}
 
 
 def failure(console: Console, failure: Failure, log: Path) -> None:
@@ -265,6 +268,10 @@ def status(console: Console, found: dict[str, Any]) -> None:
             "\n".join(pieces.get(worker, [])),
             *(f"{each[name]:,}" for name in ("keys", "read", "received", "written")),
         )
+    left = found["departed"]
+    if any(left.values()):
+        counts = (f"{left[name]:,}" for name in ("read", "received", "written"))
+        table.add_row("left", "", "", "", *counts)
     console.print(table)
     if rescale := found["rescale"]:
         console.print(

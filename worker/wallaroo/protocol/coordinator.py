@@ -627,9 +627,12 @@ class Coordinator:
         # The manifest that commits it remembers it: its coordinator may die right behind that.
         record = attempt.record("committed", "", self._now)
         manifest = self._next()
+        left = [manifest.departed, *(self._parts[w].counts for w in attempt.leavers)]
+        read, received, written, dead = map(sum, zip(*left, strict=True))
         return self._persist(
             replace(
                 manifest,
+                departed=(read, received, written, dead),
                 history=(*self._history, record)[-HISTORY:],
                 epoch=epoch,
                 assignment=attempt.new,

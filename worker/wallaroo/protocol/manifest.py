@@ -13,7 +13,10 @@ from typing import Any
 from wallaroo.partitioning import Assignment, Piece, hash_key, partition_point
 
 #: Of what is written here; another is refused.
-FORMAT = 2
+FORMAT = 3
+
+#: Events read, received, written and set aside.
+Counts = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, order=True)
@@ -54,7 +57,7 @@ class Part:
     deltas: those that its base lacks, in order, up to the checkpoint's epoch.
     sinks: of each sink, what it is known by (`sink`), and its `mark`.
     ended: the (source, partition) pairs it owns that have come to their end.
-    counts: events read, received, written and set aside by it since the application began.
+    counts: of what it did since the application began, or since it last joined.
     joined: the epoch at whose end it became a member; it has no delta of an earlier one. Where that
         is yet to come, it has no state, whatever its directory holds.
     staging: what the last rescale gave it, as long as its base lacks that.
@@ -64,7 +67,7 @@ class Part:
     deltas: tuple[DeltaMark, ...] = ()
     sinks: tuple[dict[str, Any] | None, ...] = ()
     ended: frozenset[tuple[str, str]] = frozenset()
-    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+    counts: Counts = (0, 0, 0, 0)
     joined: int = 0
     staging: Staging | None = None
 
@@ -80,6 +83,7 @@ class Manifest:
     leaving: by worker that has handed over all it owned, its part as of then: until it says that
         it has published its output.
     retired: by worker that has left, its sinks' marks: should it return, it writes on there.
+    departed: the counts of all workers that have left, together.
     history: of the last rescales, the newest last, what they did and took.
     application_id: what tells the application from others of its name; empty on one machine, where
         the directory does.
@@ -95,6 +99,7 @@ class Manifest:
     switched: int = 0
     leaving: Mapping[int, Part] = field(default_factory=dict)
     retired: Mapping[int, tuple[dict[str, Any] | None, ...]] = field(default_factory=dict)
+    departed: Counts = (0, 0, 0, 0)
     history: tuple[dict[str, Any], ...] = ()
     application_id: str = ""
 
@@ -156,6 +161,7 @@ class Manifest:
                 "switched": self.switched,
                 "leaving": {str(w): part_to_json(part) for w, part in self.leaving.items()},
                 "retired": {str(w): list(sinks) for w, sinks in self.retired.items()},
+                "departed": list(self.departed),
                 "history": list(self.history),
                 **({"application_id": self.application_id} if self.application_id else {}),
             }
@@ -182,11 +188,17 @@ class Manifest:
                 found["switched"],
                 {int(worker): part_from_json(part) for worker, part in found["leaving"].items()},
                 {int(worker): tuple(sinks) for worker, sinks in found["retired"].items()},
+                _counts(found["departed"]),
                 tuple(found["history"]),
                 found.get("application_id", ""),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"it is not a manifest ({type(error).__name__}: {error})") from error
+
+
+def _counts(found: Sequence[int]) -> Counts:
+    read, received, written, dead = found
+    return read, received, written, dead
 
 
 def part_to_json(part: Part) -> dict[str, Any]:
@@ -209,7 +221,7 @@ def part_from_json(found: Mapping[str, Any]) -> Part:
         tuple(DeltaMark(*delta) for delta in found["deltas"]),
         tuple(found["sinks"]),
         frozenset((source, name) for source, name in found["ended"]),
-        tuple(found["counts"]),
+        _counts(found["counts"]),
         found["joined"],
         staging_from(found["staging"]),
     )

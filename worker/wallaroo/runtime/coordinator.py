@@ -77,6 +77,8 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         self._gone = threading.Condition(self._lock)
         self._status: dict[int, pb.WorkerStatus] = {}
         self._failure: Failure | None = None
+        #: Of all members, when none was settling.
+        self._keys = 0
         self._disk = ThreadPoolExecutor(1, "manifests")
         self._closed = threading.Event()
         #: When the last barrier was injected, and how long the last epoch took from there.
@@ -171,6 +173,7 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 status.ca = status.report.ca
             rescale = machine.rescale
             vacant = machine.phase is protocol.Phase.VACANT  # there is no assignment yet
+            read, received, written, dead = committed.departed
             return pb.StatusReply(
                 application=committed.application,
                 phase=machine.phase.value,
@@ -196,7 +199,22 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                 lost=machine.lost,
                 committed_at=self._committed_at,
                 places=committed.places,
+                departed=pb.Report(
+                    read=read, received=received, written=written, dead_letters=dead
+                ),
+                keys=self._all_keys(),
             )
+
+    def _all_keys(self) -> int:
+        """How many there are; as they were before a rescale while workers settle behind it."""
+        members = [
+            self._status[worker].report
+            for worker in self._machine.committed.members
+            if worker in self._status
+        ]
+        if not self._keys or not any(each.settling for each in members):
+            self._keys = sum(each.keys for each in members)
+        return self._keys
 
     def Begin(  # noqa: N802
         self, request: pb.BeginRequest, context: grpc.ServicerContext
@@ -316,6 +334,7 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
         with self._lock:
             before = self._machine.phase, self._machine.generation
             epoch = self._machine.committed.epoch
+            version = self._machine.committed.assignment.version
             last = self._machine.history[-1:]
             effects = self._machine.handle(event, time.monotonic())
             after = self._machine.phase, self._machine.generation
@@ -327,6 +346,9 @@ class CoordinatorService(control_pb2_grpc.CoordinatorServicer):
                     self._coordination.rescaled(self._machine.history[-1])
             if self._machine.committed.epoch != epoch:
                 self._committed_at = time.time()
+            if self._machine.committed.assignment.version != version:
+                for each in self._status.values():
+                    each.report.settling = True  # until it says otherwise
             if before[0] is protocol.Phase.VACANT:
                 self._begun.notify_all()
             for effect in effects:

@@ -293,6 +293,15 @@ def to_worker(message: control_pb2.ToWorker) -> messages.ToWorker:
     raise ValueError("the coordinator says what this version of Wallaroo does not know")
 
 
+def _counts(report: control_pb2.Report) -> dict[str, int]:
+    return {
+        "read": report.read,
+        "received": report.received,
+        "written": report.written,
+        "dead_letters": report.dead_letters,
+    }
+
+
 def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
     """What `wallaroo status --json` prints."""
     assignment = status.assignment
@@ -332,15 +341,14 @@ def status_dict(status: control_pb2.StatusReply) -> dict[str, Any]:
                 "processing": each.processing,
                 "keys": each.report.keys,
                 "events": each.report.read + each.report.received,
-                "read": each.report.read,
-                "received": each.report.received,
-                "written": each.report.written,
-                "dead_letters": each.report.dead_letters,
+                **_counts(each.report),
                 "connections": each.report.connections,
                 "lost": each.report.lost,
                 "waiting": list(each.report.waiting),
             }
             for each in status.workers
         ],
+        "departed": _counts(status.departed),
+        "keys": status.keys,
         "error": asdict(failure_from(status.failure)) if status.HasField("failure") else None,
     }

@@ -185,6 +185,7 @@ class Runner:
         view.tell(self._resuming(manifest))
         self._epoch = manifest.epoch
         self._scaler.needed = {*manifest.members, *manifest.leaving}
+        self._scaler.told = {each["attempt"] for each in manifest.history}
         return list(manifest.members)
 
     def _resuming(self, manifest: Manifest) -> str:
@@ -348,12 +349,17 @@ class Runner:
             return
         if code == FAILED:
             raise Stopped(self._why(each.worker), log)
+        status: dict[str, Any] = {}
         try:
-            each.ended = self._has_ended(client)
+            status = self._newest(client)
         except Unreachable:
             if code == 0:
                 return  # worker 0 is ending, too: its word is there in a moment
+        each.ended = status.get("phase") in _OVER
         if each.ended:
+            return
+        if code == 0 and each.worker not in status.get("members", [each.worker]):
+            self._has_left(each, code, view)  # since the last look
             return
         if code < 0:
             how = f"was ended by {signal.Signals(-code).name}"
@@ -399,17 +405,16 @@ class Runner:
         said = self._directory.failure(worker) or Directory(self._sockets.path).failure(worker)
         return said or Failure(f"worker {worker} stopped, and could not say why", worker=worker)
 
-    def _has_ended(self, client: Client) -> bool:
-        """Whether the application has, as worker 0 says: it writes that before it ends.
+    def _newest(self, client: Client) -> dict[str, Any]:
+        """What worker 0 says, or its last word, which it writes before it ends; empty for none.
 
         Raises `Unreachable`.
         """
         zero = self._processes[0].process
         if zero is None:
-            return False
+            return {}
         # In this order: between the two it may end.
-        status = client.status() if zero.poll() is None else self._last_status()
-        return status.get("phase") in _OVER
+        return client.status() if zero.poll() is None else self._last_status()
 
     def _last_status(self) -> dict[str, Any]:
         """What worker 0 knew when it ended."""

@@ -35,7 +35,8 @@ class Scaler:
         self.gone: set[int] = set()
         self._target = 0
         self._ever: set[int] = set()
-        self._attempt = ""
+        #: Attempts of which it has been told what came of them.
+        self.told: set[str] = set()
         self._failures = 0
         self._not_before = 0.0
         self._wanted: set[int] = set()
@@ -109,13 +110,12 @@ class Scaler:
     def _notice(self, status: dict[str, Any], tell: Callable[[str], None]) -> None:
         """Tell what came of the last attempt."""
         last = status["rescales"][-1] if status["rescales"] else None
-        if last is None or last["attempt"] == self._attempt:
+        if last is None or last["attempt"] in self.told:
             return
-        first, self._attempt = not self._attempt, last["attempt"]
+        self.told.add(last["attempt"])
         if last["outcome"] == "committed":
             self._failures = 0
-            if not first or last["to"] == self._target:
-                tell(f"rescaled from {last['from']} to {last['to']} workers")
+            tell(f"rescaled from {last['from']} to {last['to']} workers")
         elif last["to"] == self._target and last["from"] != self._target:
             tell(f"the rescale to {last['to']} workers was given up: {last['why']}")
             self._wait()

@@ -455,6 +455,7 @@ class Worker(ABC):
             connections=self.node.connections,
             lost=self.node.lost,
             processing=self.node.processing,
+            settling=bool(store and not store.settled),
             ca=certificates.ca if certificates else "",
         )
 

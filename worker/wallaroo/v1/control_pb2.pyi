@@ -201,7 +201,7 @@ class Partition(_message.Message):
     def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("read", "received", "written", "keys", "waiting", "dead_letters", "connections", "lost", "processing", "ca")
+    __slots__ = ("read", "received", "written", "keys", "waiting", "dead_letters", "connections", "lost", "processing", "settling", "ca")
     READ_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +211,7 @@ class Report(_message.Message):
     CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
     LOST_FIELD_NUMBER: _ClassVar[int]
     PROCESSING_FIELD_NUMBER: _ClassVar[int]
+    SETTLING_FIELD_NUMBER: _ClassVar[int]
     CA_FIELD_NUMBER: _ClassVar[int]
     read: int
     received: int
@@ -221,8 +222,9 @@ class Report(_message.Message):
     connections: int
     lost: int
     processing: bool
+    settling: bool
     ca: str
-    def __init__(self, read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., keys: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ..., dead_letters: _Optional[int] = ..., connections: _Optional[int] = ..., lost: _Optional[int] = ..., processing: _Optional[bool] = ..., ca: _Optional[str] = ...) -> None: ...
+    def __init__(self, read: _Optional[int] = ..., received: _Optional[int] = ..., written: _Optional[int] = ..., keys: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ..., dead_letters: _Optional[int] = ..., connections: _Optional[int] = ..., lost: _Optional[int] = ..., processing: _Optional[bool] = ..., settling: _Optional[bool] = ..., ca: _Optional[str] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("failure",)
@@ -436,7 +438,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("application", "phase", "generation", "epoch", "assignment", "workers", "failure", "stop_requested", "recoveries", "members", "epoch_seconds", "joiners", "leaving", "rescale", "history", "application_id", "vacant", "lost", "committed_at", "places")
+    __slots__ = ("application", "phase", "generation", "epoch", "assignment", "workers", "failure", "stop_requested", "recoveries", "members", "epoch_seconds", "joiners", "leaving", "rescale", "history", "application_id", "vacant", "lost", "committed_at", "places", "departed", "keys")
     APPLICATION_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -457,6 +459,8 @@ class StatusReply(_message.Message):
     LOST_FIELD_NUMBER: _ClassVar[int]
     COMMITTED_AT_FIELD_NUMBER: _ClassVar[int]
     PLACES_FIELD_NUMBER: _ClassVar[int]
+    DEPARTED_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     application: str
     phase: str
     generation: int
@@ -477,7 +481,9 @@ class StatusReply(_message.Message):
     lost: _containers.RepeatedScalarFieldContainer[int]
     committed_at: float
     places: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, application: _Optional[str] = ..., phase: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_requested: _Optional[bool] = ..., recoveries: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ..., epoch_seconds: _Optional[float] = ..., joiners: _Optional[_Iterable[int]] = ..., leaving: _Optional[_Iterable[int]] = ..., rescale: _Optional[str] = ..., history: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ..., vacant: _Optional[bool] = ..., lost: _Optional[_Iterable[int]] = ..., committed_at: _Optional[float] = ..., places: _Optional[_Iterable[str]] = ...) -> None: ...
+    departed: Report
+    keys: int
+    def __init__(self, application: _Optional[str] = ..., phase: _Optional[str] = ..., generation: _Optional[int] = ..., epoch: _Optional[int] = ..., assignment: _Optional[_Union[Assignment, _Mapping]] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., stop_requested: _Optional[bool] = ..., recoveries: _Optional[int] = ..., members: _Optional[_Iterable[int]] = ..., epoch_seconds: _Optional[float] = ..., joiners: _Optional[_Iterable[int]] = ..., leaving: _Optional[_Iterable[int]] = ..., rescale: _Optional[str] = ..., history: _Optional[_Iterable[str]] = ..., application_id: _Optional[str] = ..., vacant: _Optional[bool] = ..., lost: _Optional[_Iterable[int]] = ..., committed_at: _Optional[float] = ..., places: _Optional[_Iterable[str]] = ..., departed: _Optional[_Union[Report, _Mapping]] = ..., keys: _Optional[int] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("worker", "pid", "report", "present", "silent", "pod", "pod_uid", "fingerprint", "processing", "ca")
