@@ -184,7 +184,7 @@ class Run:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has ended
-                title = (process / "cmdline").read_text()
+                title = (process / "cmdline").read_text(errors="replace")
                 if title.startswith("wallaroo worker ") and f" --dir {self.dir} " in title:
                     found.append(int(process.name))
         return found
