@@ -3,13 +3,15 @@
 import os
 import re
 import shutil
+import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from processes import Run, alive, cli, frame, free_port, until
+from processes import PATIENCE, WALLAROO, Run, alive, cli, frame, free_port, until
 
 APP = """
 import asyncio, os, sys, threading, time
@@ -225,6 +227,57 @@ def test_an_application_may_change_its_folder(begin: Callable[..., Run], tmp_pat
     run = begin(before="os.chdir('elsewhere')", workers=2)
     run.succeed()
     assert run.status()["phase"] == "ended"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import socket; socket.setdefaulttimeout(10)",
+        "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    ],
+)
+def test_an_application_may_change_what_sockets_and_signals_do(
+    before: str, begin: Callable[..., Run]
+) -> None:
+    begin(before=before, workers=2).succeed()
+
+
+@pytest.mark.parametrize("how", ["sys.{0}.close()", "sys.{0} = None", "sys.{0} = object()"])
+def test_an_application_may_close_its_standard_streams_or_replace_them(
+    how: str, begin: Callable[..., Run]
+) -> None:
+    step = "; ".join(how.format(stream) for stream in ("stdout", "stderr"))
+    run = begin(step=step, workers=2)
+    run.succeed()
+    assert "event=finish" in run.logs(), "what we say is in the log still"
+
+
+def test_a_run_needs_no_standard_streams(write_app: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\n")
+    arguments = ["--workers", "2", "--dir", "dir", str(write_app(COPY)), "in.txt", "out.txt"]
+    command = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", WALLAROO, "run", *arguments]
+    assert subprocess.run(command, cwd=tmp_path, timeout=PATIENCE, check=False).returncode == 0
+    written = "".join(path.read_text() for path in tmp_path.glob("out.part-*.txt"))
+    assert written == "one\n"
+    assert "event=finish" in (tmp_path / "dir" / "logs" / "worker-1.log").read_text()
+
+
+def test_a_second_signal_ends_a_run_whose_fork_server_is_stopped(
+    begin: Callable[..., Run],
+) -> None:
+    run = begin(apply="time.sleep(0.01)", last=10**6)
+    worker = run.pids()[0]
+    server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(server, signal.SIGSTOP)
+    try:
+        run.process.terminate()
+        until(lambda: run.status().get("stop_requested"))
+        run.process.terminate()
+        assert run.process.wait(PATIENCE) == 130
+        assert not alive(server)
+    finally:
+        if alive(server):
+            os.kill(server, signal.SIGKILL)
 
 
 def test_a_child_that_user_code_forks_does_not_hold_the_directory(

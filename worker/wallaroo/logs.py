@@ -1,8 +1,12 @@
-"""Structured logs: one line an event, as key=value, on standard error."""
+"""Structured logs: one line an event, as key=value, on standard error.
+
+On the file that it is, not on `sys.stderr`: an application may close that or put its own there, and
+what then goes wrong with a line must not stop who says it.
+"""
 
 import contextlib
 import logging
-import sys
+import os
 from typing import TextIO, cast
 
 import structlog
@@ -11,13 +15,20 @@ import structlog
 class _Lenient:
     """Standard error; that its disk is full keeps nobody from working, or from saying so."""
 
+    def __init__(self) -> None:
+        try:
+            self._descriptor = os.dup(2)
+        except OSError:  # the application has closed it, or there are no more
+            self._descriptor = 2
+
     def write(self, text: str) -> None:
+        data = text.encode(errors="backslashreplace")
         with contextlib.suppress(OSError):
-            sys.stderr.write(text)
+            while data:
+                data = data[os.write(self._descriptor, data) :]
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
+        pass
 
 
 def configure(**context: object) -> None:
@@ -33,6 +44,6 @@ def configure(**context: object) -> None:
             ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Lenient())),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Lenient())),
         cache_logger_on_first_use=False,
     )

@@ -1,5 +1,6 @@
 """What several commands have: how they end, and how they name a run's directory."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -43,8 +44,9 @@ class ProcessCount(click.IntRange):
 
 def leave(code: int) -> NoReturn:
     """End now: threads that user code has started, or that are blocked, hold nobody up."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # user code may have closed it, or put its own there
+            stream.flush()
     os._exit(code)
 
 

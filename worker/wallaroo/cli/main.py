@@ -6,11 +6,15 @@ Options before APP are Wallaroo's, everything after it is the application's.
 import importlib
 import io
 import logging
+import os
 import sys
 from typing import ClassVar
 
 import click
 import structlog
+
+from wallaroo.cli.common import refuse
+from wallaroo.errors import InputError
 
 
 class _Commands(click.Group):
@@ -45,11 +49,26 @@ def cli() -> None:
     """Stateful stream processing in plain Python."""
 
 
+def _open_streams() -> None:
+    """Have standard streams where whoever started us has closed them.
+
+    Else what is opened next would get their numbers, and workers would write their logs to it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It gets the lowest number that is free: its own.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  for ever
+
+
 def main() -> None:
     """The program `wallaroo`."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever a terminal can't show is escaped
             stream.reconfigure(errors="backslashreplace")
     logging.captureWarnings(True)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
-    cli()
+    try:
+        cli()
+    except InputError as error:  # a file in DIR that somebody has damaged, or may not read
+        refuse(str(error))

@@ -132,6 +132,8 @@ class ForkServer:
         try:
             self._connection.send(_Hold())
             send_handle(self._connection, lock, self.pid)
+            # What sends it makes a socket, which an application's default timeout makes unblocking.
+            os.set_blocking(self._connection.fileno(), True)
         except OSError:
             self._lost()
 
@@ -181,7 +183,10 @@ class ForkServer:
     def close(self) -> None:
         """End it, and what it has started."""
         self._connection.close()
-        self._wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, signal.SIGCONT)  # one that was stopped would never end
+        with contextlib.suppress(ChildProcessError):  # the application ignores what its children do
+            self._wait()
 
 
 def serve(
@@ -249,7 +254,7 @@ def _be(start: Start, main: Callable[[list[str]], NoReturn]) -> NoReturn:
                 os.dup2(log.fileno(), standard)
         os.chdir(start.cwd)
         sys.argv = ["wallaroo", *start.arguments]
-        setproctitle(" ".join(sys.argv))
+        setproctitle(" ".join(sys.argv).encode(errors="backslashreplace").decode())
         main(start.arguments)
     except BaseException:
         sys.excepthook(*sys.exc_info())

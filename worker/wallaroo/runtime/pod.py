@@ -234,7 +234,7 @@ class PodWorker(Worker):
 
     def _exit(self, code: int) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(Exception):  # user code may have put its own there
                 stream.flush()
         os._exit(code)
 

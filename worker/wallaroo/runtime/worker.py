@@ -336,7 +336,7 @@ class Worker(ABC):
             return
         self._failure = failure = replace(failure, worker=self.worker)
         _log.error("stopped", reason=failure.message, step=failure.step, key=failure.key)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # user code may have closed it, or put its own there
             sys.stderr.write(failure.traceback)
         self._failed(failure)
         self.tell(Failed(failure))
