@@ -128,6 +128,57 @@ def test_no_file_matches(write_app: Callable[..., Path], start: Callable[..., Ru
     refused(start(app, workers=2), "source 'lines'", "no file matches absent/*.txt")
 
 
+LONG = "x" * 300
+
+
+def test_names_that_the_system_does_not_take(
+    write_app: Callable[..., Path], start: Callable[..., Run], tmp_path: Path
+) -> None:
+    refused(start(tmp_path / LONG), "can't read", "File name too long")
+    app = write_app(SETUP.format(path=LONG, pipeline=GOOD))
+    refused(start(app), "source 'lines': can't read", "File name too long")
+    for command in ("status", "stop"):
+        done = cli(command, "--dir", LONG)
+        assert done.returncode == 2
+        assert done.stderr == f"Error: can't use {LONG}: File name too long\n"
+
+
+def test_a_file_without_a_name(write_app: Callable[..., Path], start: Callable[..., Run]) -> None:
+    refused(start(write_app(SETUP.format(path="", pipeline=GOOD))), "'lines': '' names no file")
+
+
+def test_a_directory_whose_name_is_not_utf_8(
+    write_app: Callable[..., Path], tmp_path: Path
+) -> None:
+    app = write_app(SETUP.format(path=__file__, pipeline=GOOD))
+    done = cli("run", "--dir", str(tmp_path / "d\udcff"), str(app))
+    assert done.returncode == 2
+    assert "its name is not UTF-8; choose another --dir" in done.stderr
+
+
+def test_arguments_need_not_be_utf_8(
+    write_app: Callable[..., Path], start: Callable[..., Run]
+) -> None:
+    start(write_app(SETUP.format(path=__file__, pipeline=GOOD)), "\udcff").succeed()
+
+
+def test_no_room_for_sockets(
+    write_app: Callable[..., Path],
+    start: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/dev/null")  # writable, and no folder
+    app = write_app(SETUP.format(path=__file__, pipeline=GOOD))
+    refused(start(app), "can't make a folder for sockets in /dev/null", "XDG_RUNTIME_DIR")
+
+
+def test_status_of_a_run_whose_outcome_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "outcome.json").write_text("[")
+    done = cli("status", "--dir", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: can't read {tmp_path / 'outcome.json'}: ")
+
+
 def test_a_sink_that_cannot_be_written(
     tmp_path: Path, write_app: Callable[..., Path], start: Callable[..., Run]
 ) -> None:
@@ -259,11 +310,19 @@ def test_a_peer_that_is_never_there_is_waited_for(
     assert late.data == b"one\ntwo\n"
 
 
+def test_a_very_short_time_between_checkpoints(
+    write_app: Callable[..., Path], start: Callable[..., Run]
+) -> None:
+    app = write_app(SETUP.format(path=__file__, pipeline=GOOD))
+    start(app, options=["--checkpoint-interval", "0.00001"]).succeed()
+
+
 @pytest.mark.parametrize(
     ("option", "words"),
     [
         (["--checkpoint-interval", "abc"], ["--checkpoint-interval", "'abc' is no duration"]),
         (["--checkpoint-interval", "-1s"], ["--checkpoint-interval", "no duration"]),
+        (["--checkpoint-interval", "1e9m"], ["--checkpoint-interval", "too long"]),
         (["--on-error", "x", "y"], ["--on-error", "'x' is not", "dead-letter"]),
         (["--on-error", "dead-letter", "."], ["--on-error", "is a directory"]),
         (["--state-cache", "0"], ["--state-cache", "0 is not in the range"]),

@@ -332,3 +332,13 @@ class TestWhenNotRunning:
     def test_nothing_is_asked_for_once_a_stop_is(self, run: Run) -> None:
         run.ask(3)
         assert run.look(joiners=[2], stop_requested=True) == []
+
+
+@pytest.mark.parametrize("workers", ["99999", "0", '"x"', "null"])
+def test_a_target_that_is_no_number_of_workers_changes_nothing(
+    workers: str, tmp_path: Path
+) -> None:
+    run = Run(tmp_path)
+    (tmp_path / "target.json").write_text(f'{{"workers": {workers}}}')
+    run.look()
+    assert run.scaler.needed == {0, 1}

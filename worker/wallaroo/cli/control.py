@@ -184,7 +184,11 @@ def _find(directory: Path | None) -> Directory:
                 + (", ".join(sorted(map(str, found))) or "there is none in .wallaroo")
             )
         directory = found[0]
-    if not directory.is_dir():
+    try:
+        there = directory.is_dir()
+    except OSError as error:
+        refuse(f"can't use {directory}: {error.strerror}")
+    if not there:
         refuse(f"there is no directory {directory}")
     return Directory(directory.absolute())
 

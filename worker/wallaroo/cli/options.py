@@ -18,16 +18,22 @@ class Duration(click.ParamType[float]):
 
     name = "duration"
     _units: ClassVar = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+    #: Threads can't wait for three hundred years.
+    _longest = 1e9
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|)", str(value))
+        # With an exponent, as Python writes what is very short.
+        found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*(ms|s|m|)", str(value))
         if not found:
             self.fail(f"{value!r} is no duration: write it like 500ms, 1s or 2m", param, ctx)
-        return float(found[1]) * self._units[found[2]]
+        seconds = float(found[1]) * self._units[found[2]]
+        if seconds > self._longest:
+            self.fail(f"{value!r} is too long: at most {self._longest:.0f}s", param, ctx)
+        return seconds
 
 
 def _patient(_context: click.Context, _option: click.Parameter, value: float) -> float:

@@ -63,6 +63,8 @@ class FileSourceConfig(SourceConfig[T]):
             raise WallarooParameterError(
                 f"FileSourceConfig '{name}': {path!r} is not a path"
             ) from None
+        if not self.path:
+            raise WallarooParameterError(f"FileSourceConfig '{name}': '' names no file")
         if decoder is not None and not isinstance(decoder, Decoder):
             raise WallarooParameterError(
                 f"FileSourceConfig '{name}': decoder must be decorated with @wallaroo.decoder, "
@@ -72,8 +74,13 @@ class FileSourceConfig(SourceConfig[T]):
 
     def partitions(self) -> list[str]:
         paths = sorted(glob.glob(self.path, recursive=True))
-        if Path(self.path).exists():  # whatever its name looks like
-            paths = [self.path]
+        try:
+            if Path(self.path).exists():  # whatever its name looks like
+                paths = [self.path]
+        except OSError as error:
+            raise InputError(
+                f"source '{self.name}': can't read {self.path}: {error.strerror}"
+            ) from None
         paths = [path for path in paths if not os.path.isdir(path)]
         if not paths:
             if os.path.isdir(self.path):

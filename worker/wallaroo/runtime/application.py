@@ -40,9 +40,13 @@ def load(path: str, arguments: tuple[str, ...]) -> Program:
     arguments: what the application gets after its own name.
     Raises `InputError` (which says what is wrong with the module) and `WallarooParameterError`.
     """
-    file = Path(path).resolve()
-    if not file.is_file():
-        hint = "; is it a folder?" if file.is_dir() else ""
+    try:
+        file = Path(path).resolve()
+        is_file, is_folder = file.is_file(), file.is_dir()
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror}") from None
+    if not is_file:
+        hint = "; is it a folder?" if is_folder else ""
         raise InputError(f"no such application: {path}{hint} (a Python file, such as app.py)")
     name = file.stem
     if name in sys.stdlib_module_names or name in sys.modules:

@@ -28,6 +28,7 @@ from typing import Any
 
 from wallaroo.disk import RealDisk
 from wallaroo.errors import Failure, InputError
+from wallaroo.runtime.options import MOST_WORKERS
 
 #: Seconds to wait for the workers of a run whose runner was killed.
 _PATIENCE = 5.0
@@ -55,6 +56,12 @@ class Directory:
 
         Raises `InputError` if it is another application's, in use, or can't be written.
         """
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:  # nor would the state's database take it
+            raise InputError(
+                f"can't use {self.path}: its name is not UTF-8; choose another --dir"
+            ) from None
         try:
             RealDisk().make_folder(self.path)
             self._check_empty()
@@ -163,7 +170,12 @@ class Directory:
     def target(self) -> int | None:
         """How many workers are asked for; None if nobody has asked."""
         found = self._read("target.json")
-        return int(found["workers"]) if found else None
+        if found is None:
+            return None
+        workers = found.get("workers")
+        if not isinstance(workers, int) or not 1 <= workers <= MOST_WORKERS:
+            raise InputError(f"{self.path / 'target.json'} asks for no number of workers")
+        return workers
 
     def remove_worker(self, worker: int) -> None:
         """Remove what a worker that has left leaves behind. Raises OSError."""
@@ -233,14 +245,20 @@ def _alive(pid: int) -> bool:
 
 
 class Sockets:
-    """A private directory for the sockets of one run."""
+    """A private directory for the sockets of one run. Raises `InputError` if there can't be one."""
 
     def __init__(self) -> None:
         base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
         # gRPC decodes what looks like an escape; a socket's path is at most 107 bytes.
         if len(os.fsencode(base)) > 60 or set(base) & set("%?#") or not os.access(base, os.W_OK):
             base = "/tmp"  # noqa: S108  mkdtemp makes a private directory in it
-        self.path = Path(tempfile.mkdtemp(prefix="wallaroo-", dir=base))
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="wallaroo-", dir=base)).absolute()
+        except OSError as error:
+            raise InputError(
+                f"can't make a folder for sockets in {base}: {error.strerror}; make room there, or "
+                "set XDG_RUNTIME_DIR to a folder that can be written"
+            ) from None
 
     @property
     def coordinator(self) -> str:
