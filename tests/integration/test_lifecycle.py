@@ -280,6 +280,29 @@ def test_a_second_signal_ends_a_run_whose_fork_server_is_stopped(
             os.kill(server, signal.SIGKILL)
 
 
+def test_a_run_that_was_killed_is_told_of_as_such(begin: Callable[..., Run]) -> None:
+    run = begin(apply="time.sleep(0.01)", last=10**6)
+    run.until_committed(1)
+    run.process.kill()
+    until(lambda: "was killed" in cli("status", "--dir", str(run.dir)).stderr)
+    done = cli("status", "--dir", str(run.dir))
+    assert done.returncode == 2
+    assert "run it again: it goes on from its last checkpoint" in done.stderr
+
+
+def test_that_a_stop_was_asked_for_is_shown_while_a_step_is_in_the_way(
+    begin: Callable[..., Run],
+) -> None:
+    run = begin(step="time.sleep(3600)")
+    until(lambda: run.status().get("phase") == "running")
+    run.process.terminate()
+    until(lambda: run.status().get("stop_requested"))
+    assert "running, asked to stop, epoch 0" in cli("status", "--dir", str(run.dir)).stdout
+    run.process.terminate()
+    assert run.process.wait(PATIENCE) == 130
+    assert "event='asked to stop' then='a second signal ends it at once'" in run.err
+
+
 def test_a_child_that_user_code_forks_does_not_hold_the_directory(
     begin: Callable[..., Run], tmp_path: Path
 ) -> None:

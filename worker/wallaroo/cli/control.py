@@ -41,8 +41,13 @@ def status(directory: Path | None, as_json: bool) -> None:
 
 def _show_outcome(at: Directory, as_json: bool) -> None:
     outcome = at.outcome()
+    if outcome is None and at.cut_short:
+        refuse(
+            f"the run in {at.path} was killed, or its machine stopped; run it again: it goes on "
+            "from its last checkpoint"
+        )
     if outcome is None:
-        refuse(f"no run lives in {at.path}, and none has ended there in an orderly way")
+        refuse(f"no run lives in {at.path}, and none has ended there")
     if as_json:
         click.echo(json.dumps({**(outcome.get("status") or {}), **_outcome_json(outcome)}))
     else:

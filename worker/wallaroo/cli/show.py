@@ -43,8 +43,9 @@ class Live:
         total = _totals(status)
         self._workers = len(status["members"])
         rescale = status["rescale"]
+        phase = status["phase"]
         parts = [
-            status["phase"],
+            f"{phase}{', asked to stop' * _stops(status)}",
             _workers(self._workers),
             *([f"rescale to {rescale['to']}: {rescale['phase']}"] if rescale else []),
             f"{self._rate.of(total['read']):,.0f} events/s",
@@ -79,6 +80,7 @@ class Log:
         logs.configure()
         self._log = structlog.get_logger("wallaroo")
         self._phase = ""
+        self._stops = False
         self._waiting: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -95,6 +97,9 @@ class Log:
         if status["phase"] != self._phase:
             self._phase = status["phase"]
             self._log.info(self._phase, workers=len(status["members"]))
+        if _stops(status) and not self._stops:
+            self._log.info("asked to stop", then="a second signal ends it at once")
+        self._stops = _stops(status)
         waiting = {text for worker in status["workers"] for text in worker["waiting"]}
         for text in sorted(waiting - self._waiting):
             self._log.warning("waiting", what=text)
@@ -209,6 +214,15 @@ class _Rate:
         return rate
 
 
+def _stops(status: dict[str, Any]) -> bool:
+    """Whether it has been asked to stop, and has yet to begin with that."""
+    return bool(status["stop_requested"]) and status["phase"] in {
+        "forming",
+        "recovering",
+        "running",
+    }
+
+
 def _totals(status: dict[str, Any]) -> dict[str, int]:
     """Of all workers, those that have left included."""
     members = [each for each in status.get("workers", []) if each["worker"] in status["members"]]
@@ -244,7 +258,8 @@ def failure(console: Console, failure: Failure, log: Path) -> None:
 def status(console: Console, found: dict[str, Any]) -> None:
     """A live application."""
     console.print(
-        f"{found['application']}: {found['phase']}, epoch {found['epoch']}, "
+        f"{found['application']}: {found['phase']}{', asked to stop' * _stops(found)}, "
+        f"epoch {found['epoch']}, "
         f"assignment version {found['version']}",
         markup=False,
         highlight=False,

@@ -134,6 +134,11 @@ class Directory:
         finally:
             os.close(lock)
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether the last run has ended without a word."""
+        return self._read("control.json") is not None and not self.locked
+
     def log(self, worker: int) -> Path:
         return self.logs / f"worker-{worker}.log"
 
