@@ -301,7 +301,7 @@ def test_that_a_stop_was_asked_for_is_shown_while_a_step_is_in_the_way(
     shown = cli("status", "--dir", str(run.dir)).stdout
     assert "running, asked to stop, epoch 0" in shown or "stopping, epoch 0" in shown
     run.process.terminate()
-    assert run.process.wait(PATIENCE) == 130
+    assert run.wait() == 130
     assert "asked to stop" in run.err or "event=stopping" in run.err
 
 
