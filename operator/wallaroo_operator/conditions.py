@@ -17,13 +17,6 @@ COUNTERS = ("keys", "events", "deadLetters", "checkpoint")
 #: Characters of a message; a traceback may be long.
 _LONGEST = 2000
 
-_PHASES = {
-    "prepare": "Prepare",
-    "copy": "Copy",
-    "drain": "Drain",
-    "catch up": "CatchUp",
-    "switch": "Switch",
-}
 _OUTCOMES = {"committed": "Committed"}
 
 
@@ -135,7 +128,7 @@ def rescale_status(record: Mapping[str, Any]) -> Json:
         "minimum": f"{record['minimum']:.4f}",
     }
     if record.get("phase"):  # what changes all the time would be written all the time
-        return {**found, "phase": _PHASES.get(record["phase"], record["phase"])}
+        return {**found, "phase": record["phase"].title().replace(" ", "")}  # such as CatchUp
     return {
         **found,
         "outcome": _OUTCOMES.get(record["outcome"], "Abandoned"),

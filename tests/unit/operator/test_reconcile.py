@@ -1,8 +1,9 @@
 """What an application at rest costs: glances, and counters now and then."""
 
 import asyncio
+import contextlib
 from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -118,17 +119,25 @@ def test_nothing_is_written_to_an_application_that_is_being_deleted() -> None:
     run(then)
 
 
+@contextlib.contextmanager
+def refusing(api: Counting, code: int, why: str) -> Iterator[None]:
+    """The API server does not take the StatefulSet."""
+    taken = api.apply
+
+    async def refuse(manifest: Json, version: str, subresource: str = "") -> Json:
+        if manifest["kind"] == "StatefulSet":
+            raise Refused(code, why)
+        return await taken(manifest, version, subresource)
+
+    with mock.patch.object(api, "apply", refuse):
+        yield
+
+
 def test_what_the_api_server_refuses_stands_in_the_status_until_it_does_not() -> None:
     async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
         world.edit(replicas=5)
-        taken, why = api.apply, 'pods "count" is forbidden: exceeded quota'
-
-        async def refuse(manifest: Json, version: str, subresource: str = "") -> Json:
-            if manifest["kind"] == "StatefulSet":
-                raise Refused(403, why)
-            return await taken(manifest, version, subresource)
-
-        with mock.patch.object(api, "apply", refuse):
+        why = 'pods "count" is forbidden: exceeded quota'
+        with refusing(api, 403, why):
             for _ in range(2):
                 with pytest.raises(Refused):
                     await reconciler.reconcile(KEY)
@@ -147,14 +156,7 @@ def test_what_the_api_server_refuses_stands_in_the_status_until_it_does_not() ->
 def test_a_server_in_trouble_is_only_asked_again(code: int) -> None:
     async def then(world: World, api: Counting, reconciler: Reconciler) -> None:
         world.edit(replicas=5)
-        taken = api.apply
-
-        async def refuse(manifest: Json, version: str, subresource: str = "") -> Json:
-            if manifest["kind"] == "StatefulSet":
-                raise Refused(code, "try again")
-            return await taken(manifest, version, subresource)
-
-        with mock.patch.object(api, "apply", refuse), pytest.raises(Refused):
+        with refusing(api, code, "try again"), pytest.raises(Refused):
             await reconciler.reconcile(KEY)
         assert ("Degraded", "False", "AsExpected") in set(conditions(world.app))
 
